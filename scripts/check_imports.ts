@@ -1,0 +1,92 @@
+/**
+ * House rule: data flows one way. Each room may import only the rooms before it (README, "How it is built").
+ * Run by `deno task ok`; prints every import that goes the wrong way and exits 1.
+ *
+ * @module
+ */
+import { print } from "../src/log.ts";
+
+const base = ["src/errors.ts", "src/log.ts", "src/config.ts"];
+const rooms: Record<string, string[]> = {
+  "kernels": [],
+  "src/errors.ts": base,
+  "src/log.ts": base,
+  "src/config.ts": base,
+  "src/onnx": base,
+  "src/attention": [...base, "src/onnx"],
+  "src/linalg": base,
+  "src/gpu": [...base, "kernels"],
+  "src/tucker": [...base, "src/linalg", "src/attention/types.ts"],
+  "src/compress": [...base, "src/onnx", "src/attention", "src/linalg", "src/tucker"],
+  "src/runtime": [...base, "src/onnx", "src/compress/artifact.ts"],
+  "src/qa": [...base, "src/runtime"],
+  "src/eval": [...base, "src/qa", "src/compress", "src/runtime", "src/tucker/types.ts"],
+  "src/serve": [...base, "src/onnx", "src/compress", "src/runtime", "src/qa", "src/tucker/types.ts"],
+  "routes": [...base, "src/serve", "src/qa", "src/compress", "src/runtime", "src/tucker/types.ts"],
+};
+/** Single files that may import one room more: the seam where that room is plugged in. */
+const seams: Record<string, string[]> = {
+  "src/tucker/gpu_ops.ts": ["src/gpu", "kernels"],
+};
+/** npm packages with one user only. */
+const packageUsers: Record<string, string[]> = {
+  "onnxruntime-node": ["src/runtime", "src/linalg"],
+  "@bufbuild/protobuf": ["src/onnx"],
+  "ml-matrix": ["src/linalg"],
+  "hono": ["routes", "src/main.ts"],
+};
+
+const root = new URL("..", import.meta.url).pathname;
+const faults: string[] = [];
+
+async function* sources(folder: string): AsyncGenerator<string> {
+  for await (const entry of Deno.readDir(`${root}${folder}`)) {
+    const path = `${folder}/${entry.name}`;
+    if (entry.isDirectory) yield* sources(path);
+    else if (path.endsWith(".ts")) yield path;
+  }
+}
+
+/** The room a path belongs to: the longest key of `rooms` that it starts with. */
+function roomOf(path: string): string | undefined {
+  return Object.keys(rooms).filter((room) => path === room || path.startsWith(`${room}/`))
+    .sort((a, b) => b.length - a.length)[0];
+}
+
+function check(path: string, specifier: string): void {
+  const room = roomOf(path);
+  if (!specifier.startsWith(".")) {
+    for (const [name, users] of Object.entries(packageUsers)) {
+      const used = specifier === name || specifier.startsWith(`${name}/`);
+      if (used && !users.some((user) => path === user || path.startsWith(`${user}/`))) {
+        faults.push(`${path}: imports ${specifier}, which only ${users.join(", ")} may`);
+      }
+    }
+    return;
+  }
+  if (room === undefined) return; // src/main.ts and its like compose everything
+  const target = new URL(specifier, `file:///${path}`).pathname.slice(1);
+  if (roomOf(target) === room) return;
+  const allowed = [...rooms[room] ?? [], ...seams[path] ?? []];
+  if (!allowed.some((entry) => target === entry || target.startsWith(`${entry}/`))) {
+    faults.push(`${path}: ${room} may not import ${target}`);
+  }
+}
+
+for (const folder of ["src", "kernels", "routes"]) {
+  for await (const path of sources(folder)) {
+    const text = await Deno.readTextFile(root + path);
+    for (
+      const match of text.matchAll(
+        /^\s*(?:import|export)\s[^"';]*?from\s+"([^"]+)"|^\s*import\s+"([^"]+)"|\bimport\(\s*"([^"]+)"/gm,
+      )
+    ) {
+      check(path, (match[1] ?? match[2] ?? match[3])!);
+    }
+    if (path !== "src/log.ts" && /\bconsole\./.test(text)) faults.push(`${path}: only src/log.ts uses the console`);
+  }
+}
+if (faults.length > 0) {
+  for (const fault of faults) print(fault);
+  Deno.exit(1);
+}

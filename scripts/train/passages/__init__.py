@@ -1,0 +1,1 @@
+"""Generated question-answering data: names, templates, passages and questions."""

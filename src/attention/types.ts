@@ -1,0 +1,140 @@
+/**
+ * What the finder tells the rest of the program about an attention block, and how a rewritten block may run.
+ * Names are the field's: d hidden size, H heads, h head size, r1, r2, r3 the Tucker ranks. Arrays are row-major.
+ *
+ * @module
+ */
+
+/** The four projections, in the order of the stack mode of the tensor. */
+export const MATRICES = ["query", "key", "value", "output"] as const;
+/** One of the four projections of an attention block. */
+export type MatrixName = (typeof MATRICES)[number];
+
+/**
+ * The weights of one attention block as they act on row vectors (x @ W). Key and value heads of grouped-query attention
+ * are repeated over their group, so all four have `heads` heads. Column block i of query, key and value (row block i of
+ * output) belongs to head i.
+ */
+export interface AttentionWeights {
+  /** d: width of the block's input and output. */
+  readonly hiddenSize: number;
+  /** H. */
+  readonly heads: number;
+  /** h. */
+  readonly headSize: number;
+  /** d × (H·h). */
+  readonly query: Float32Array;
+  /** d × (H·h). */
+  readonly key: Float32Array;
+  /** d × (H·h). */
+  readonly value: Float32Array;
+  /** (H·h) × d. */
+  readonly output: Float32Array;
+}
+
+/** The biases of one block, absent where the model has none; key and value repeated over groups like the weights. */
+export interface AttentionBiases {
+  /** H·h. */
+  readonly query?: Float32Array;
+  /** H·h. */
+  readonly key?: Float32Array;
+  /** H·h. */
+  readonly value?: Float32Array;
+  /** d. */
+  readonly output?: Float32Array;
+}
+
+/** One attention block as found in a graph: its sizes, and what may run in the small space. */
+export interface AttentionBlock {
+  /** Position in execution order, counted from 0; what `--layers` and `overrides` name. */
+  readonly layer: number;
+  /** A readable name derived from the graph's node names, such as `bert.encoder.layer.0.attention`. */
+  readonly name: string;
+  /** Which pattern family matched (one file each in this folder), such as `softmax`. */
+  readonly family: string;
+  readonly hiddenSize: number;
+  readonly heads: number;
+  /** Key and value heads as stored: fewer than `heads` in grouped-query attention. */
+  readonly keyValueHeads: number;
+  readonly headSize: number;
+  /** Undefined if query and key may run in r2 numbers per head; otherwise the reason (rotary embedding, norm…). */
+  readonly queryKeyExpandedBecause?: string;
+  /** Undefined if value and output may run in r2 numbers per head; otherwise the reason. */
+  readonly valueOutputExpandedBecause?: string;
+  /** Numbers of cache that the block keeps per token as it is in the file; 0 where the graph has no cache. */
+  readonly cacheNumbersPerToken: number;
+}
+
+/** A softmax or fused attention operator that is left exactly as it is. */
+export interface SkippedAttention {
+  /** Name of the node (or its first output where it has none). */
+  readonly node: string;
+  /** Operator with domain, such as `Softmax` or `com.microsoft.Attention`. */
+  readonly operator: string;
+  /** What was expected and what was found instead. */
+  readonly reason: string;
+}
+
+/**
+ * How one projection runs:
+ * `shared`  z = x @ U1 is computed once for the block, then z @ [r1, ·] (output: [·, r1] then U1ᵀ);
+ * `pair`    two matrices of its own;
+ * `dense`   one matrix of its own (a reconstruction, or an original weight folded into the small space);
+ * `kept`    the graph's own nodes stay.
+ */
+export type ProjectionForm = "shared" | "pair" | "dense" | "kept";
+
+/**
+ * How one block runs in a rewritten graph. Two artifacts whose blocks have equal forms share one graph, whatever their
+ * ranks: ranks are dynamic dimensions of the factor tensors.
+ */
+export interface BlockForm {
+  readonly query: ProjectionForm;
+  readonly key: ProjectionForm;
+  readonly value: ProjectionForm;
+  readonly output: ProjectionForm;
+  /** `reduced`: scores are computed in r2 numbers per head; `expanded`: back to h before whatever follows. */
+  readonly queryKey: "reduced" | "expanded";
+  /** `reduced`: values and contexts hold r2 numbers per head. */
+  readonly valueOutput: "reduced" | "expanded";
+  /** Heads of key and value as run: `keyValueHeads` where repeats stay equal, else `heads`. */
+  readonly keyValueHeads: number;
+}
+
+/**
+ * What a factor tensor holds. With ρ = r2 in the reduced space, G the key/value heads that run, and N = H or G:
+ *
+ * | role | shape | holds |
+ * | --- | --- | --- |
+ * | `down` | d × r1 | U1, shared by the block |
+ * | `up` | r1 × d | U1ᵀ, shared by the block |
+ * | `query.a`, `key.a`, `value.a` | d × r | first matrix of a `pair` |
+ * | `query.b`, `key.b`, `value.b` | (r1, r or d) × (N·ρ) | second matrix of a pair, the core's part of `shared`, or all of `dense` |
+ * | `output.a` | (H·ρ) × (r1 or r) | first matrix |
+ * | `output.b` | r × d | second matrix of a `pair` |
+ * | `output.dense` | (H·ρ) × d | all of `dense` |
+ * | `query.expand`, `key.expand`, `value.expand` | r2 × h | U2ᵀ, where the space is expanded |
+ * | `output.reduce` | h × r2 | U2, where value and output are expanded |
+ * | `query.bias` | H·ρ | b_Q,i U2 (reduced only; an expanded block keeps the graph's own bias nodes) |
+ * | `output.bias` | d | b_O + Σ_i b_V,i Ŵ_O,i (reduced only) |
+ */
+export type FactorRole =
+  | "down"
+  | "up"
+  | `${"query" | "key" | "value"}.${"a" | "b" | "expand"}`
+  | "output.a"
+  | "output.b"
+  | "output.dense"
+  | "output.reduce"
+  | "query.bias"
+  | "output.bias";
+
+/** One factor tensor that a rewritten graph takes, as a graph input or as an initializer. */
+export interface FactorSlot {
+  readonly layer: number;
+  readonly role: FactorRole;
+  /** Name of the tensor in the graph. */
+  readonly name: string;
+  /** Fixed sizes as numbers, ranks as symbolic names. */
+  readonly shape: readonly (number | string)[];
+}

@@ -1,0 +1,78 @@
+/**
+ * What a compression produces: a report for people, and the graph with its factor tensors for the runtime.
+ *
+ * @module
+ */
+import type { Layout, Mode, Ranks } from "../tucker/types.ts";
+
+/** A dense float32 tensor on the host, row-major. */
+export interface FactorTensor {
+  readonly shape: readonly number[];
+  readonly data: Float32Array;
+}
+
+/** Errors of the four projections of a layer. */
+export interface MatrixErrors {
+  readonly q: number;
+  readonly k: number;
+  readonly v: number;
+  readonly o: number;
+}
+
+/** One layer of the report (contract: "The report"). */
+export interface LayerReport {
+  readonly layer: number;
+  readonly name: string;
+  readonly mode: Mode;
+  readonly ranks: Ranks | null;
+  readonly parameters: number;
+  readonly compressedParameters: number;
+  readonly compressionRatio: number;
+  readonly relativeError: number;
+  readonly matrixErrors: MatrixErrors;
+  readonly seconds: number;
+}
+
+/** An attention operator that was left as it is. */
+export interface SkippedReport {
+  readonly node: string;
+  readonly operator: string;
+  readonly reason: string;
+}
+
+/** The report of one compression; `GET /v1/compression`, `tuckerd.json` and `--json` show it. */
+export interface CompressionReport {
+  readonly generation: number;
+  readonly model: string;
+  readonly architecture: string;
+  readonly mode: Mode;
+  readonly layout: Layout;
+  readonly execution: "factored" | "dense";
+  readonly devices: {
+    readonly tucker: { readonly backend: "webgpu" | "cpu" | "none"; readonly adapter: string };
+    readonly inference: { readonly provider: string };
+  };
+  readonly totals: {
+    readonly attentionParameters: number;
+    readonly compressedParameters: number;
+    readonly compressionRatio: number;
+    readonly weightBytes: { readonly before: number; readonly after: number };
+    readonly kvBytesPerToken: { readonly before: number; readonly after: number };
+    readonly seconds: number;
+  };
+  readonly layers: readonly LayerReport[];
+  readonly skipped: readonly SkippedReport[];
+}
+
+/** Where a graph's bytes are: in memory, or in a file (needed where it has external data). */
+export type GraphSource = { readonly bytes: Uint8Array } | { readonly path: string };
+
+/** One compressed model, ready to run. */
+export interface CompressedModel {
+  readonly report: CompressionReport;
+  /** Key of the graph's structure: artifacts with equal keys differ in `feeds` only, and share one session. */
+  readonly structure: string;
+  readonly graph: GraphSource;
+  /** Factor tensors by graph input name; empty where everything is an initializer. */
+  readonly feeds: Readonly<Record<string, FactorTensor>>;
+}

@@ -1,0 +1,47 @@
+/**
+ * The tensor operations that a decomposition needs, with two implementations that pass one contract suite: `cpu_ops.ts`
+ * and `gpu_ops.ts`. Everything is float32, row-major; sums are long, so implementations accumulate as carefully as they
+ * can (the contract states the tolerance). Operations may be queued: an error surfaces at the next await.
+ *
+ * @module
+ */
+
+/** A tensor that lives where the operations run (host memory or GPU buffers). Dispose it to free the memory. */
+export interface OpsTensor extends Disposable {
+  readonly shape: readonly number[];
+}
+
+/** The operations of one backend. Dispose it to free the device. */
+export interface TuckerOps extends Disposable {
+  readonly backend: "webgpu" | "cpu";
+  /** What really runs: adapter description for WebGPU, the library for the CPU. Goes into the report. */
+  readonly adapter: string;
+
+  /** Copies host data in. The caller may reuse `data` afterwards. */
+  tensor(data: Float32Array, shape: readonly number[]): OpsTensor;
+
+  /** Copies a tensor out. */
+  read(tensor: OpsTensor): Promise<Float32Array>;
+
+  /** The same numbers under another shape of equal size; shares memory, needs no dispose of its own. */
+  reshape(tensor: OpsTensor, shape: readonly number[]): OpsTensor;
+
+  /**
+   * T ×_mode Mᵀ: contracts mode `mode` (size n) of the tensor with the rows of `matrix` (n × r); that mode's size becomes r.
+   * out[o, j, i] = Σ_k matrix[k, j] · T[o, k, i], with o over the modes before and i over the modes behind.
+   */
+  modeProduct(tensor: OpsTensor, mode: number, matrix: OpsTensor): OpsTensor;
+
+  /**
+   * Gram matrix of the mode-`mode` unfolding, n × n: out[j, k] = Σ_{o,i} T[o, j, i] · T[o, k, i], on the host in float64
+   * (symmetric to the last bit).
+   */
+  gram(tensor: OpsTensor, mode: number): Promise<Float64Array>;
+
+  /** Product of two matrices: op(a) @ op(b), where op transposes on request. */
+  matmul(
+    a: OpsTensor,
+    b: OpsTensor,
+    options?: { readonly transposeA?: boolean; readonly transposeB?: boolean },
+  ): OpsTensor;
+}
