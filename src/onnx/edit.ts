@@ -1,0 +1,133 @@
+/**
+ * Edits of graphs by replacement: nothing of the edited graph is changed, the result shares its nodes and tensors.
+ *
+ * @module
+ */
+import { withFields } from "./codec.ts";
+import { freeNames, type Graph, readNames } from "./graph.ts";
+import { type GraphProto, type NodeProto, subgraphsOf, type TensorProto, type ValueInfoProto } from "./node.ts";
+
+/** What to change in one graph. New nodes may take over the output names of removed ones. */
+export interface GraphEdit {
+  readonly removed: ReadonlySet<NodeProto>;
+  readonly added: readonly NodeProto[];
+  readonly initializers: readonly TensorProto[];
+  readonly inputs: readonly ValueInfoProto[];
+  /** Inputs and outputs whose type changes, by name. */
+  readonly retyped?: ReadonlyMap<string, ValueInfoProto>;
+}
+
+/**
+ * Applies edits to a graph and its subgraphs, then drops what no output needs any more and puts the nodes in an order in
+ * which every value is made before it is read.
+ *
+ * Precondition: after the edit every read value has exactly one producer. Postcondition: the same, no dead node or
+ * initializer, nodes in topological order, inputs and outputs as before plus the edit's inputs.
+ */
+export function applyEdits(graph: Graph, edits: ReadonlyMap<Graph, GraphEdit>): GraphProto {
+  const subgraphs = new Map<GraphProto, GraphProto>();
+  for (const subgraph of graph.subgraphs) {
+    const edited = applyEdits(subgraph, edits);
+    if (edited !== subgraph.proto) subgraphs.set(subgraph.proto, edited);
+  }
+  const edit = edits.get(graph);
+  if (edit === undefined && subgraphs.size === 0) return graph.proto;
+  const kept = graph.proto.node.filter((node) => edit?.removed.has(node) !== true)
+    .map((node) => withSubgraphs(node, subgraphs));
+  const nodes = orderedLive([...kept, ...edit?.added ?? []], graph.proto.output.map((output) => output.name));
+  return prune(graph.proto, nodes, edit);
+}
+
+/** Names that no value and no node of a graph and its subgraphs has. */
+export class NameSource {
+  readonly #taken = new Set<string>();
+
+  constructor(graph: Graph) {
+    for (const scope of graph.all()) {
+      for (const { name } of [...scope.proto.input, ...scope.proto.initializer]) this.#taken.add(name);
+      for (const node of scope.proto.node) for (const name of [node.name, ...node.output]) this.#taken.add(name);
+    }
+  }
+
+  /** `wanted`, or the first free of `wanted_2`, `wanted_3`… */
+  fresh(wanted: string): string {
+    let name = wanted;
+    for (let n = 2; this.#taken.has(name); n++) name = `${wanted}_${n}`;
+    this.#taken.add(name);
+    return name;
+  }
+}
+
+function withSubgraphs(node: NodeProto, edited: ReadonlyMap<GraphProto, GraphProto>): NodeProto {
+  if (![...subgraphsOf(node)].some(({ graph }) => edited.has(graph))) return node;
+  const attribute = node.attribute.map((entry) =>
+    withFields(entry, {
+      ...(entry.g === undefined ? {} : { g: edited.get(entry.g) ?? entry.g }),
+      graphs: entry.graphs.map((graph) => edited.get(graph) ?? graph),
+    })
+  );
+  return withFields(node, { attribute });
+}
+
+/** The nodes that `outputs` depend on, each behind the nodes it reads, otherwise in the given order. */
+function orderedLive(nodes: readonly NodeProto[], outputs: readonly string[]): NodeProto[] {
+  const position = new Map(nodes.map((node, i) => [node, i]));
+  const producers = new Map<string, NodeProto>();
+  for (const node of nodes) for (const output of node.output) if (output !== "") producers.set(output, node);
+  const reads = new Map<NodeProto, NodeProto[]>();
+  const live: NodeProto[] = [];
+  const pending = producersOf(outputs, producers);
+  while (pending.length > 0) {
+    const node = pending.pop()!;
+    if (reads.has(node)) continue;
+    const inputs = producersOf(readNames(node), producers);
+    reads.set(node, inputs);
+    live.push(node);
+    pending.push(...inputs);
+  }
+  live.sort((a, b) => position.get(a)! - position.get(b)!);
+  return topological(live, reads);
+}
+
+function producersOf(names: readonly string[], producers: ReadonlyMap<string, NodeProto>): NodeProto[] {
+  return names.flatMap((name) => producers.get(name) ?? []);
+}
+
+/** Depth-first order with a stack of its own: graphs are deeper than call stacks. */
+function topological(nodes: readonly NodeProto[], reads: ReadonlyMap<NodeProto, readonly NodeProto[]>): NodeProto[] {
+  const order: NodeProto[] = [];
+  const state = new Map<NodeProto, "open" | "done">();
+  for (const root of nodes) {
+    const stack = [root];
+    while (stack.length > 0) {
+      const node = stack.at(-1)!;
+      if (state.get(node) === undefined) {
+        state.set(node, "open");
+        for (const input of reads.get(node) ?? []) {
+          if (state.get(input) === "open") throw new TypeError(`the edited graph has a cycle through ${node.name}`);
+          if (state.get(input) === undefined) stack.push(input);
+        }
+      } else {
+        stack.pop();
+        if (state.get(node) === "open") order.push(node);
+        state.set(node, "done");
+      }
+    }
+  }
+  return order;
+}
+
+function prune(graph: GraphProto, node: NodeProto[], edit: GraphEdit | undefined): GraphProto {
+  const read = freeNames(withFields(graph, { node, input: [], initializer: [] }));
+  const initializer = [...graph.initializer, ...edit?.initializers ?? []].filter(({ name }) => read.has(name));
+  const dropped = new Set(graph.initializer.map(({ name }) => name).filter((name) => !read.has(name)));
+  const made = new Set(node.flatMap(({ output }) => output));
+  const retype = (value: ValueInfoProto): ValueInfoProto => edit?.retyped?.get(value.name) ?? value;
+  return withFields(graph, {
+    node,
+    initializer,
+    input: [...graph.input.filter(({ name }) => !dropped.has(name)), ...edit?.inputs ?? []].map(retype),
+    output: graph.output.map(retype),
+    valueInfo: graph.valueInfo.filter(({ name }) => made.has(name)),
+  });
+}

@@ -1,0 +1,76 @@
+/**
+ * External data: tensors whose bytes lie in files beside the model ("External Data" of the ONNX specification).
+ *
+ * @module
+ */
+import { TuckerdError } from "../errors.ts";
+import type { TensorProto } from "./gen/onnx_pb.ts";
+
+/** Where the bytes of an external tensor are. */
+export interface ExternalLocation {
+  /** Relative to the model's folder, as the model says it. */
+  readonly location: string;
+  /** The file, with its folder. */
+  readonly path: string;
+  readonly offset: number;
+  /** Undefined: to the end of the file. */
+  readonly length: number | undefined;
+}
+
+/**
+ * Reads where an external tensor is stored.
+ *
+ * @throws TuckerdError "bad-model" if the location is missing or leaves the model's folder.
+ */
+export function externalLocation(tensor: TensorProto, folder: string): ExternalLocation {
+  const entries = new Map(tensor.externalData.map((entry) => [entry.key, entry.value]));
+  const location = entries.get("location");
+  if (location === undefined || location.startsWith("/") || location.split(/[\\/]/).includes("..")) {
+    throw new TuckerdError(
+      "bad-model",
+      `external data of tensor ${tensor.name} must name a file inside the model's folder, got ${location ?? "nothing"}`,
+    );
+  }
+  const length = entries.get("length");
+  return {
+    location,
+    path: `${folder}/${location}`,
+    offset: Number(entries.get("offset") ?? "0"),
+    length: length === undefined ? undefined : Number(length),
+  };
+}
+
+/**
+ * Reads the range of one external tensor.
+ *
+ * @throws TuckerdError "bad-model" if the file is missing or too short.
+ */
+export function readExternal(source: ExternalLocation, expected: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(source.length ?? expected);
+  using file = openData(source);
+  file.seekSync(source.offset, Deno.SeekMode.Start);
+  let done = 0;
+  while (done < bytes.length) {
+    const count = file.readSync(bytes.subarray(done));
+    if (count === null) {
+      throw new TuckerdError(
+        "bad-model",
+        `external data ${source.path} ends ${
+          bytes.length - done
+        } bytes before the tensor at offset ${source.offset} does`,
+      );
+    }
+    done += count;
+  }
+  return bytes;
+}
+
+function openData(source: ExternalLocation): Deno.FsFile {
+  try {
+    return Deno.openSync(source.path);
+  } catch (error) {
+    throw new TuckerdError("bad-model", `external data ${source.path} can't be opened: ${String(error)}`, {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,177 @@
+/**
+ * A model file in memory, and its way back to disk.
+ *
+ * @module
+ */
+import { basename, dirname, resolve } from "@std/path/mod.js";
+import { TuckerdError } from "../errors.ts";
+import { byteLength, decodeModel, encodeModelPieces, MAX_MODEL_BYTES } from "./codec.ts";
+import { externalLocation } from "./external.ts";
+import { type GraphProto, type ModelProto, type TensorProto, TensorProto_DataLocation } from "./gen/onnx_pb.ts";
+
+/** A decoded model and where it came from. Passes never change one: they return another that shares its tensors. */
+export interface OnnxModel {
+  readonly proto: ModelProto;
+  /** The file it was read from. */
+  readonly path: string;
+  /** The folder that external data is relative to. */
+  readonly folder: string;
+}
+
+/**
+ * Reads an ONNX file. Weights in external data stay where they are; only their presence is checked.
+ *
+ * @throws TuckerdError "not-found" if there is no such file, "bad-model" if it is truncated, not protobuf, has no graph, or
+ * refers to external data that isn't there.
+ */
+export async function loadModel(path: string): Promise<OnnxModel> {
+  const bytes = await readModelFile(path);
+  const proto = decode(bytes, path);
+  if (proto.graph === undefined || proto.graph.node.length === 0) {
+    throw new TuckerdError(
+      "bad-model",
+      `${path} isn't an ONNX model: ${bytes.length} bytes, but no graph with nodes in them`,
+      { fields: { path, bytes: bytes.length } },
+    );
+  }
+  const model = { proto, path, folder: dirname(resolve(path)) };
+  await checkExternalData(model);
+  return model;
+}
+
+/**
+ * The encoded model.
+ *
+ * @throws TuckerdError "failed" if it would be longer than a protobuf message can be (2 GiB).
+ */
+export function encodeModel(model: OnnxModel): Uint8Array<ArrayBuffer> {
+  const pieces = encodablePieces(model);
+  const bytes = new Uint8Array(byteLength(pieces));
+  let at = 0;
+  for (const piece of pieces) {
+    bytes.set(piece, at);
+    at += piece.byteLength;
+  }
+  return bytes;
+}
+
+/**
+ * Writes a model under a temporary name and renames it, so that `path` never holds half a model. Files of external data
+ * that it still refers to are linked (or, across file systems, copied) next to it.
+ *
+ * @throws TuckerdError "failed" if the disk refuses, or the model would be longer than 2 GiB.
+ */
+export async function saveModel(model: OnnxModel, path: string): Promise<void> {
+  const pieces = encodablePieces(model);
+  const temporary = `${path}.${crypto.randomUUID()}.part`;
+  try {
+    await Deno.mkdir(dirname(path), { recursive: true });
+    await linkExternalData(model, dirname(resolve(path)));
+    {
+      using file = await Deno.open(temporary, { write: true, createNew: true });
+      for (const piece of pieces) {
+        for (let at = 0; at < piece.byteLength;) at += await file.write(piece.subarray(at));
+      }
+      await file.sync();
+    }
+    await Deno.rename(temporary, path);
+  } catch (error) {
+    await Deno.remove(temporary).catch(() => {/* it may never have been made */});
+    if (error instanceof TuckerdError) throw error;
+    throw new TuckerdError("failed", `${path} can't be written: ${String(error)}`, { cause: error, fields: { path } });
+  }
+}
+
+/** Every tensor of a graph and its subgraphs: initializers, and tensors in attributes. */
+export function* tensorsOf(graph: GraphProto): Generator<TensorProto> {
+  yield* graph.initializer;
+  for (const node of graph.node) {
+    for (const attribute of node.attribute) {
+      if (attribute.t !== undefined) yield attribute.t;
+      yield* attribute.tensors;
+      if (attribute.g !== undefined) yield* tensorsOf(attribute.g);
+      for (const subgraph of attribute.graphs) yield* tensorsOf(subgraph);
+    }
+  }
+}
+
+async function readModelFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    return await Deno.readFile(path);
+  } catch (error) {
+    const missing = error instanceof Deno.errors.NotFound;
+    throw new TuckerdError(missing ? "not-found" : "bad-model", `${path} can't be read: ${String(error)}`, {
+      cause: error,
+      fields: { path },
+    });
+  }
+}
+
+function decode(bytes: Uint8Array, path: string): ModelProto {
+  try {
+    return decodeModel(bytes);
+  } catch (error) {
+    throw new TuckerdError(
+      "bad-model",
+      `${path} isn't a whole ONNX model (${bytes.length} bytes): the protobuf reader says "${
+        error instanceof Error ? error.message : String(error)
+      }". Perhaps the download was cut short?`,
+      { cause: error, fields: { path, bytes: bytes.length } },
+    );
+  }
+}
+
+async function checkExternalData(model: OnnxModel): Promise<void> {
+  const needed = new Map<string, number>();
+  for (const tensor of externalTensors(model)) {
+    const { location, offset, length } = externalLocation(tensor, model.folder);
+    needed.set(location, Math.max(needed.get(location) ?? 0, offset + (length ?? 0)));
+  }
+  for (const [location, bytes] of needed) {
+    const size = await Deno.stat(`${model.folder}/${location}`).then((info) => info.size, () => undefined);
+    if (size === undefined || size < bytes) {
+      throw new TuckerdError(
+        "bad-model",
+        `${model.path} keeps weights in ${location} (at least ${bytes} bytes), but that file ` +
+          `${size === undefined ? "isn't there" : `has ${size} bytes`}: put it beside the model`,
+        { fields: { path: model.path, location } },
+      );
+    }
+  }
+}
+
+function* externalTensors(model: OnnxModel): Generator<TensorProto> {
+  if (model.proto.graph === undefined) return;
+  for (const tensor of tensorsOf(model.proto.graph)) {
+    if (tensor.dataLocation === TensorProto_DataLocation.EXTERNAL) yield tensor;
+  }
+}
+
+async function linkExternalData(model: OnnxModel, folder: string): Promise<void> {
+  if (folder === model.folder) return;
+  const locations = new Set([...externalTensors(model)].map((tensor) => externalLocation(tensor, "").location));
+  for (const location of locations) {
+    const target = `${folder}/${location}`;
+    await Deno.mkdir(dirname(target), { recursive: true });
+    await Deno.remove(target).catch(() => {/* nothing to replace */});
+    // A link shares the bytes; another file system or a system without links needs a copy.
+    await Deno.link(`${model.folder}/${location}`, target)
+      .catch(() => Deno.copyFile(`${model.folder}/${location}`, target));
+  }
+}
+
+function encodablePieces(model: OnnxModel): Uint8Array[] {
+  const pieces = encodeModelPieces(model.proto);
+  const bytes = byteLength(pieces);
+  if (bytes > MAX_MODEL_BYTES) {
+    throw new TuckerdError(
+      "failed",
+      `${
+        basename(model.path)
+      } would take ${bytes} bytes, more than a protobuf message can hold (${MAX_MODEL_BYTES}): ` +
+        `its weights must stay in external data`,
+      { fields: { bytes } },
+    );
+  }
+  return pieces;
+}

@@ -1,0 +1,29 @@
+/**
+ * Descriptions of model inputs and outputs.
+ *
+ * @module
+ */
+import { create } from "@bufbuild/protobuf";
+import { withFields } from "./codec.ts";
+import { TensorShapeProto_DimensionSchema, type ValueInfoProto, ValueInfoProtoSchema } from "./gen/onnx_pb.ts";
+
+/** A tensor's name, element type and dimensions: fixed sizes as numbers, dynamic ones by name. */
+export function tensorInfo(name: string, elemType: number, shape: readonly (number | string)[]): ValueInfoProto {
+  const dim = shape.map((size) => ({ value: dimensionOf(size) }));
+  return create(ValueInfoProtoSchema, { name, type: { tensorType: { elemType, shape: { dim } } } });
+}
+
+/** The same description with another size, or name of a dynamic size, in one dimension. */
+export function withDimension(info: ValueInfoProto, axis: number, size: number | string): ValueInfoProto {
+  const tensorType = info.type?.tensorType;
+  if (info.type === undefined || tensorType?.shape === undefined) return info;
+  const dim = tensorType.shape.dim.with(axis, create(TensorShapeProto_DimensionSchema, { value: dimensionOf(size) }));
+  const shape = withFields(tensorType.shape, { dim });
+  return withFields(info, { type: withFields(info.type, { tensorType: withFields(tensorType, { shape }) }) });
+}
+
+type DimensionValue = { case: "dimValue"; value: bigint } | { case: "dimParam"; value: string };
+
+function dimensionOf(size: number | string): DimensionValue {
+  return typeof size === "number" ? { case: "dimValue", value: BigInt(size) } : { case: "dimParam", value: size };
+}
