@@ -1,0 +1,202 @@
+/**
+ * Attention written out in plain operators, anchored at what can't vary:
+ *
+ *     query · keyᵀ → (scale, mask, bias…) → Softmax → (dropout, casts…) → · value → … → output projection
+ *
+ * How heads are split, scaled and moved is read from element traces (`trace/`), not from node patterns.
+ *
+ * @module
+ */
+import type { Graph } from "../../onnx/graph.ts";
+import { intAttribute, type NodeProto } from "../../onnx/node.ts";
+import { type HeadView, readHeads } from "../heads.ts";
+import { readOutput } from "../output.ts";
+import type { Site, Verdict } from "../site.ts";
+import { judgeSpaces } from "../space.ts";
+import { isElementwise } from "../trace/arithmetic.ts";
+import { isMovement } from "../trace/movement.ts";
+import { broadcastTrace, type Tracer } from "../trace/tracer.ts";
+
+/** Longest way, in nodes, from a product to its softmax and back. */
+const REACH = 40;
+
+/** Judges one Softmax node. */
+export function findAtSoftmax(tracer: Tracer, graph: Graph, softmax: NodeProto): Verdict {
+  const axis = lastAxisProblem(tracer, graph, softmax);
+  if (axis !== undefined) return { reason: axis };
+  const scores = findScores(tracer, graph, softmax.input[0]!);
+  if (typeof scores === "string") return { reason: scores };
+  const context = findContext(tracer, graph, softmax.output[0]!);
+  if (typeof context === "string") return { reason: context };
+  const value = readOperand(tracer, graph, {
+    name: context.node.input[1]!,
+    transposed: false,
+    heads: tracer.value(graph, context.node.output[0]!).shape?.slice(0, -2),
+  });
+  if (typeof value === "string") return { reason: `the value can't be followed: ${value}` };
+  const output = readOutput(tracer, graph, {
+    context: context.node.output[0]!,
+    heads: scores.query.heads,
+    headSize: value.headSize,
+  });
+  if (typeof output === "string") return { reason: output };
+  const problem = sizeProblem({ ...scores, value, output });
+  if (problem !== undefined) return { reason: problem };
+  const { query, key, notAdditive } = scores;
+  const parts = {
+    graph,
+    anchor: softmax,
+    query,
+    key,
+    value,
+    output,
+    scores: scores.node.output[0]!,
+    probabilities: context.node.input[0]!,
+    context: context.node.output[0]!,
+  };
+  return { site: { ...parts, ...judgeSpaces(tracer, parts, { notAdditive, rowSumBroken: context.broken }) } };
+}
+
+interface Scores {
+  readonly node: NodeProto;
+  readonly query: HeadView;
+  readonly key: HeadView;
+  /** An operator after the product that isn't indifferent to a constant per row; undefined if there is none. */
+  readonly notAdditive: string | undefined;
+}
+
+function lastAxisProblem(tracer: Tracer, graph: Graph, softmax: NodeProto): string | undefined {
+  const shape = tracer.value(graph, softmax.input[0]!).shape;
+  if (shape === undefined) return "the shape of its input isn't known: an operator before it isn't understood";
+  const axis = intAttribute(softmax, "axis", -1);
+  if (axis === -1 || axis === shape.length - 1) return undefined;
+  return `it runs over axis ${axis} of [${shape}], attention's runs over the last`;
+}
+
+/** Walks up from the softmax to the product of a query and a key. */
+function findScores(tracer: Tracer, graph: Graph, start: string): Scores | string {
+  const pending: { name: string; notAdditive: string | undefined; depth: number }[] = [
+    { name: start, notAdditive: undefined, depth: 0 },
+  ];
+  const seen = new Set<string>();
+  let reason = "no product of two projections leads to it";
+  while (pending.length > 0) {
+    const { name, notAdditive, depth } = pending.pop()!;
+    const node = graph.producer(name);
+    if (node === undefined || seen.has(name) || depth > REACH) continue;
+    seen.add(name);
+    if (node.opType === "MatMul") {
+      const found = readScores(tracer, graph, node);
+      if (typeof found !== "string") return { ...found, notAdditive };
+      reason = found;
+      continue;
+    }
+    if (!isMovement(node) && !isElementwise(node)) continue;
+    const data = node.opType === "Where" ? [1, 2] : isMovement(node) ? [0] : node.input.map((_, i) => i);
+    for (const i of data.toReversed()) {
+      const bend = additiveProblem(tracer, graph, { node, operand: i });
+      pending.push({ name: node.input[i]!, notAdditive: notAdditive ?? bend, depth: depth + 1 });
+    }
+  }
+  return reason;
+}
+
+function readScores(
+  tracer: Tracer,
+  graph: Graph,
+  node: NodeProto,
+): { node: NodeProto; query: HeadView; key: HeadView } | string {
+  const heads = tracer.value(graph, node.output[0]!).shape?.slice(0, -2);
+  const query = readOperand(tracer, graph, { name: node.input[0]!, transposed: false, heads });
+  if (typeof query === "string") return `the query can't be followed: ${query}`;
+  const key = readOperand(tracer, graph, { name: node.input[1]!, transposed: true, heads });
+  if (typeof key === "string") return `the key can't be followed: ${key}`;
+  return { node, query, key };
+}
+
+/** Reads an operand of a product whose leading dimensions, [batch, heads] or [batch · heads], are `heads`. */
+function readOperand(
+  tracer: Tracer,
+  graph: Graph,
+  operand: { readonly name: string; readonly transposed: boolean; readonly heads: readonly number[] | undefined },
+): HeadView | string {
+  const trace = tracer.trace(graph, operand.name);
+  if (trace === undefined || operand.heads === undefined) return "its shape isn't known";
+  // One key head may serve all query heads by broadcasting.
+  const broadcast = broadcastTrace(trace, [...operand.heads, ...trace.shape.slice(-2)]);
+  return readHeads(tracer, broadcast, operand.transposed);
+}
+
+/**
+ * Whether adding a constant to a row of operand `operand` only adds a constant to the row of the result (or scales it),
+ * which softmax ignores; otherwise the operator's name.
+ */
+function additiveProblem(
+  tracer: Tracer,
+  graph: Graph,
+  { node, operand }: { node: NodeProto; operand: number },
+): string | undefined {
+  if (isMovement(node) || ["Add", "Sum", "Where"].includes(node.opType)) return undefined;
+  const other = node.input[1 - operand];
+  if (node.opType === "Sub" && operand === 0) return undefined;
+  if (node.opType === "Mul" || (node.opType === "Div" && operand === 0)) {
+    const shape = other === undefined ? undefined : tracer.value(graph, other).shape;
+    if (shape !== undefined && (shape.at(-1) ?? 1) === 1) return undefined;
+  }
+  if (node.opType === "Max" && other !== undefined) {
+    const floor = tracer.value(graph, other).data?.[0];
+    if (floor !== undefined && floor < -1e4) return undefined; // masked entries only
+  }
+  return `${node.opType} (${node.name || node.output[0]}) between the scores and the softmax`;
+}
+
+/** Walks down from the softmax to the product with the value. */
+function findContext(
+  tracer: Tracer,
+  graph: Graph,
+  start: string,
+): { node: NodeProto; broken: string | undefined } | string {
+  const pending: { name: string; broken: string | undefined; depth: number }[] = [
+    { name: start, broken: undefined, depth: 0 },
+  ];
+  const seen = new Set<string>();
+  while (pending.length > 0) {
+    const { name, broken, depth } = pending.shift()!;
+    if (seen.has(name) || depth > REACH) continue;
+    seen.add(name);
+    for (const { node, index, graph: user } of graph.uses(name)) {
+      if (user !== graph) continue;
+      if (node.opType === "MatMul" && index === 0) {
+        if (tracer.projection(graph, node) === undefined) return { node, broken };
+      } else if (isMovement(node) || isElementwise(node)) {
+        for (const output of node.output) {
+          pending.push({ name: output, broken: broken ?? rowSumProblem(node), depth: depth + 1 });
+        }
+      }
+    }
+  }
+  return "its result doesn't reach a product with a value";
+}
+
+/** Operators after which the rows of the softmax may no longer sum to one. Where guards rows of NaN. */
+function rowSumProblem(node: NodeProto): string | undefined {
+  const keeps = ["Cast", "Identity", "Dropout", "Reshape", "Squeeze", "Unsqueeze", "Where", "IsNaN", "Flatten"];
+  return keeps.includes(node.opType) ? undefined : `${node.opType} (${node.name || node.output[0]}) after the softmax`;
+}
+
+function sizeProblem(parts: Pick<Site, "query" | "key" | "value" | "output">): string | undefined {
+  const { query, key, value, output } = parts;
+  if (query.heads !== key.heads || query.heads !== value.heads) {
+    return `query, key and value have ${query.heads}, ${key.heads} and ${value.heads} heads`;
+  }
+  if (query.headSize !== value.headSize) {
+    return `heads of query and key have size ${query.headSize}, those of value ${value.headSize}: ` +
+      `they don't stack into one tensor`;
+  }
+  const widths = [query, key, value].map((view) => view.projection.rows);
+  if (new Set([...widths, output.projection.columns]).size > 1) {
+    return `query, key and value read rows of ${widths.join(", ")} numbers and the output has ` +
+      `${output.projection.columns}: they don't stack into one tensor`;
+  }
+  return undefined;
+}

@@ -1,0 +1,156 @@
+/**
+ * Finds every attention block of a model. Anchors are tried family by family; what no family understands is reported with
+ * the reason and left alone.
+ *
+ * @module
+ */
+import { Graph } from "../onnx/graph.ts";
+import type { OnnxModel } from "../onnx/model.ts";
+import { nodeName, type NodeProto, operatorOf } from "../onnx/node.ts";
+import { TuckerdError } from "../errors.ts";
+import { findAtSoftmax } from "./families/softmax.ts";
+import type { Site, Verdict } from "./site.ts";
+import type { Projection } from "./trace/projection.ts";
+import { ProbeRun } from "./trace/evaluate.ts";
+import { PROBE, SECOND_PROBE } from "./trace/probe.ts";
+import { Tracer } from "./trace/tracer.ts";
+import type { AttentionBlock, SkippedAttention } from "./types.ts";
+
+/** What `findAttention` returns. */
+export interface FoundAttention {
+  /** In execution order. */
+  readonly blocks: readonly AttentionBlock[];
+  readonly skipped: readonly SkippedAttention[];
+}
+
+/** A block with the places where it runs: several where layers share their weights or branches repeat them. */
+export interface LocatedBlock extends AttentionBlock {
+  readonly sites: readonly [Site, ...Site[]];
+}
+
+/** Everything known about a model's attention: the public findings, and where they are in the graph. */
+export interface Analysis {
+  readonly graph: Graph;
+  readonly tracer: Tracer;
+  readonly blocks: readonly LocatedBlock[];
+  readonly skipped: readonly SkippedAttention[];
+}
+
+type Family = (tracer: Tracer, graph: Graph, anchor: NodeProto) => Verdict;
+
+/** Anchor operators and the family that judges them. */
+const FAMILIES: Readonly<Record<string, { readonly name: string; readonly judge: Family }>> = {
+  Softmax: { name: "softmax", judge: findAtSoftmax },
+};
+
+/** Analyses are kept as long as their model lives: finding, extracting and rewriting ask for the same one. */
+const analyses = new WeakMap<OnnxModel, Analysis>();
+
+/** Finds the attention blocks of a model. The model must not be changed afterwards (passes return new ones). */
+export function findAttention(model: OnnxModel): FoundAttention {
+  const { blocks, skipped } = analyse(model);
+  return { blocks, skipped };
+}
+
+/** `findAttention` with the places in the graph, for the rewriters. */
+export function analyse(model: OnnxModel): Analysis {
+  let analysis = analyses.get(model);
+  if (analysis === undefined) analyses.set(model, analysis = analyseOnce(model));
+  return analysis;
+}
+
+/**
+ * The located block of a layer number.
+ *
+ * @throws RangeError if the model has no such layer.
+ */
+export function locatedBlock(analysis: Analysis, layer: number): LocatedBlock {
+  const block = analysis.blocks[layer];
+  if (block === undefined) {
+    throw new RangeError(`the model has attention layers 0 to ${analysis.blocks.length - 1}, asked for ${layer}`);
+  }
+  return block;
+}
+
+function analyseOnce(model: OnnxModel): Analysis {
+  const { graph: proto } = model.proto;
+  if (proto === undefined) throw new TuckerdError("bad-model", `${model.path} has no graph`);
+  const graph = new Graph(proto);
+  const runs = [PROBE, SECOND_PROBE].map((probe) => new ProbeRun(graph, probe, model.folder));
+  const tracer = new Tracer(runs as [ProbeRun, ProbeRun], model.folder);
+  const sites = new Map<string, [Site, ...Site[]]>();
+  const skipped: SkippedAttention[] = [];
+  for (const scope of graph.all()) {
+    for (const node of scope.proto.node) {
+      const family = FAMILIES[operatorOf(node)];
+      if (family === undefined) continue;
+      const verdict = family.judge(tracer, scope, node);
+      if ("reason" in verdict) {
+        skipped.push({ node: nodeName(node), operator: operatorOf(node), reason: verdict.reason });
+        continue;
+      }
+      const key = weightKey(verdict.site);
+      const same = sites.get(key);
+      if (same === undefined) sites.set(key, [verdict.site]);
+      else same.push(verdict.site);
+    }
+  }
+  const blocks = [...sites.values()].map((places, layer) => describe(places, layer));
+  return { graph, tracer, blocks, skipped };
+}
+
+/** Sites with the same key use the very same weights. */
+function weightKey({ query, key, value, output }: Site): string {
+  const views = [query, key, value].map((view) => `${storedName(view.projection)}:${view.columns}`);
+  return [...views, `${storedName(output.projection)}:${output.rows}`].join("|");
+}
+
+/** Exporters copy shared weights by Identity: the name behind. */
+function storedName({ graph, weight }: Projection): string {
+  let name = weight;
+  for (let node = graph.producer(name); node?.opType === "Identity"; node = graph.producer(name)) name = node.input[0]!;
+  return name;
+}
+
+function describe(sites: readonly [Site, ...Site[]], layer: number): LocatedBlock {
+  const [first] = sites;
+  const { query, key, value } = first;
+  const queryKey = sites.find((site) => site.queryKeyExpandedBecause !== undefined)?.queryKeyExpandedBecause;
+  const valueOutput = sites.find((site) => site.valueOutputExpandedBecause !== undefined)?.valueOutputExpandedBecause;
+  const cached = (part: "key" | "value"): number =>
+    first[part].past === undefined && first.present[part] === undefined
+      ? 0
+      : keyValueHeadsOf(first[part]) * first[part].headSize;
+  return {
+    layer,
+    name: blockName(first, layer),
+    family: FAMILIES[operatorOf(first.anchor)]!.name,
+    hiddenSize: query.projection.rows,
+    heads: query.heads,
+    keyValueHeads: Math.max(keyValueHeadsOf(key), keyValueHeadsOf(value)),
+    headSize: query.headSize,
+    ...(queryKey === undefined ? {} : { queryKeyExpandedBecause: queryKey }),
+    ...(valueOutput === undefined ? {} : { valueOutputExpandedBecause: valueOutput }),
+    cacheNumbersPerToken: cached("key") + cached("value"),
+    sites,
+  };
+}
+
+/** Number of different heads in a view: grouped queries share the same columns. */
+function keyValueHeadsOf(view: Site["key"]): number {
+  const heads = new Set<string>();
+  for (let i = 0; i < view.heads; i++) {
+    heads.add(String(view.columns.subarray(i * view.headSize, (i + 1) * view.headSize)));
+  }
+  return heads.size;
+}
+
+/** What the names of the block's nodes have in common, with dots: `bert.encoder.layer.0.attention`. */
+function blockName(site: Site, layer: number): string {
+  const paths = [site.anchor, site.query.projection.node, site.output.projection.node]
+    .map((node) => node.name.split("/").filter((part) => part !== "").slice(0, -1));
+  const [first, ...others] = paths;
+  const differs = first!.findIndex((part, i) => others.some((path) => path[i] !== part));
+  const common = first!.slice(0, differs === -1 ? first!.length : differs);
+  return common.length === 0 ? `attention.${layer}` : common.join(".");
+}

@@ -1,0 +1,118 @@
+/**
+ * How a block can run after a decomposition, and which factor tensors that takes.
+ *
+ * @module
+ */
+import type { AttentionBlock, BlockForm, FactorRole, FactorSlot, MatrixName, ProjectionForm } from "./types.ts";
+import { MATRICES } from "./types.ts";
+
+/** Kinds of decomposition, as in `LayerFactors`. */
+export type FactorKind = "tucker4" | "tucker3" | "low-rank";
+
+/** What a form depends on besides block and kind. */
+export interface FormOptions {
+  /** Matrices that are decomposed (`tucker3`, `low-rank`); all four by default. The others stay as they are. */
+  readonly matrices?: readonly MatrixName[];
+  /**
+   * Rank of the stack mode (`tucker4`). At 4 the repeats of grouped key and value heads stay equal and run once per group;
+   * below, or where it isn't given, every head has its own.
+   */
+  readonly r3?: number;
+  /**
+   * `full` (default): a cache keeps the model's own shapes, so what is cached runs expanded. `compressed`: it holds r2
+   * numbers per head of what may run reduced.
+   */
+  readonly cache?: "full" | "compressed";
+}
+
+/**
+ * The form in which a block runs factored: query and key, value and output in r2 numbers per head wherever the block
+ * allows it. `low-rank` has no r2: two matrices for each projection, and the graph's own nodes around them.
+ */
+export function chooseForm(block: AttentionBlock, kind: FactorKind, options: FormOptions = {}): BlockForm {
+  const chosen = kind === "tucker4" ? MATRICES : options.matrices ?? MATRICES;
+  const form = (name: MatrixName): ProjectionForm =>
+    !chosen.includes(name) ? "kept" : kind === "tucker4" ? "shared" : "pair";
+  const fullCache = block.cacheNumbersPerToken > 0 && options.cache !== "compressed";
+  const space = (because: string | undefined, parts: readonly MatrixName[]): "reduced" | "expanded" =>
+    kind !== "low-rank" && !fullCache && because === undefined && parts.every((name) => chosen.includes(name))
+      ? "reduced"
+      : "expanded";
+  return {
+    query: form("query"),
+    key: form("key"),
+    value: form("value"),
+    output: form("output"),
+    queryKey: space(block.queryKeyExpandedBecause, ["query", "key"]),
+    valueOutput: space(block.valueOutputExpandedBecause, ["value", "output"]),
+    keyValueHeads: kind === "tucker4" && options.r3 !== 4 ? block.heads : block.keyValueHeads,
+  };
+}
+
+/** A text that is equal for forms that give the same graph: the key under which sessions are shared. */
+export function structureKey(forms: ReadonlyMap<number, BlockForm>): string {
+  return [...forms].sort(([a], [b]) => a - b).map(([layer, form]) =>
+    [
+      layer,
+      form.query,
+      form.key,
+      form.value,
+      form.output,
+      form.queryKey,
+      form.valueOutput,
+      form.keyValueHeads,
+    ].join(":")
+  ).join(";");
+}
+
+/** Which biases a block has: a reduced block takes them as factors. */
+export interface BiasPresence {
+  readonly query: boolean;
+  readonly output: boolean;
+}
+
+/** The factor tensors that a block of that form takes, in a fixed order. Ranks are symbolic: `layer0.r1`. */
+export function slotsOf(block: AttentionBlock, form: BlockForm, biases: BiasPresence): FactorSlot[] {
+  const { layer, hiddenSize: d, headSize: h, heads } = block;
+  const rank = (name: string): string => `layer${layer}.${name}`;
+  const slots: FactorSlot[] = [];
+  const add = (role: FactorRole, ...shape: (number | string)[]): void => {
+    slots.push({ layer, role, name: `tuckerd.layer${layer}.${role}`, shape });
+  };
+  const shared = [form.query, form.key, form.value].includes("shared");
+  if (shared) add("down", d, rank("r1"));
+  for (const name of ["query", "key", "value"] as const) {
+    const reduced = (name === "value" ? form.valueOutput : form.queryKey) === "reduced";
+    const small = reduced ? rank(name === "value" ? "value.r2" : "key.r2") : rank("r2");
+    const count = name === "query" ? heads : form.keyValueHeads;
+    const width = reduced || form[name] === "shared" ? `${count}*${small}` : count * h;
+    if (form[name] === "shared") {
+      add(`${name}.b`, rank("r1"), width);
+      if (!reduced) add(`${name}.expand`, rank("r2"), h);
+    } else if (form[name] === "pair") {
+      add(`${name}.a`, d, rank(`${name}.r`));
+      add(`${name}.b`, rank(`${name}.r`), width);
+    } else if (form[name] === "dense") {
+      add(`${name}.b`, d, width);
+    }
+    if (name === "query" && reduced && biases.query) add("query.bias", width);
+  }
+  const reduced = form.valueOutput === "reduced";
+  const width = reduced
+    ? `${heads}*${rank("value.r2")}`
+    : form.output === "shared"
+    ? `${heads}*${rank("r2")}`
+    : heads * h;
+  if (form.output === "shared") {
+    if (!reduced) add("output.reduce", h, rank("r2"));
+    add("output.a", width, rank("r1"));
+    add("up", rank("r1"), d);
+  } else if (form.output === "pair") {
+    add("output.a", width, rank("output.r"));
+    add("output.b", rank("output.r"), d);
+  } else if (form.output === "dense") {
+    add("output.dense", width, d);
+  }
+  if (reduced && biases.output) add("output.bias", d);
+  return slots;
+}

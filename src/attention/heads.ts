@@ -1,0 +1,170 @@
+/**
+ * Reads a traced operand of an attention product: which projection makes it, and which of the projection's columns is
+ * which position of which head.
+ *
+ * @module
+ */
+import type { Projection } from "./trace/projection.ts";
+import type { Source, Trace, Tracer } from "./trace/tracer.ts";
+
+/** One of query, key and value as an attention product reads it. */
+export interface HeadView {
+  readonly projection: Projection;
+  readonly heads: number;
+  readonly headSize: number;
+  /** Column of the projection that position j of head i is, at [i · headSize + j]. Grouped heads repeat columns. */
+  readonly columns: Int32Array;
+  /** The operand is `scale · (stream @ W + bias)`; 1 where the view isn't exact. */
+  readonly scale: number;
+  /** Bias of every position of every head, like `columns`; undefined where all are zero or unknown. */
+  readonly bias: Float32Array | undefined;
+  /** Why the operand is more than a scaled, shifted projection; undefined if it is exactly that. */
+  readonly inexact: string | undefined;
+  /** Name of the past that stands before the new positions (a cache); undefined without one. */
+  readonly past: string | undefined;
+}
+
+/** Sizes of an operand seen as heads × positions × head size. */
+interface Operand {
+  readonly trace: Trace;
+  readonly lead: number;
+  readonly positions: number;
+  readonly headSize: number;
+  readonly at: (lead: number, position: number, j: number) => number;
+}
+
+/**
+ * Reads an operand of shape [..., positions, h], or [..., h, positions] if `transposed`.
+ *
+ * @returns the view, or the reason why the operand can't be read as heads.
+ */
+export function readHeads(tracer: Tracer, trace: Trace, transposed: boolean): HeadView | string {
+  const operand = operandOf(trace, transposed);
+  if (operand === undefined) return `it has shape [${trace.shape}], not that of a stack of matrices`;
+  const made = makers(tracer, operand);
+  if (typeof made === "string") return made;
+  const { source, fresh, past } = made;
+  const projection = source.projection!;
+  const rows = source.shape.slice(0, -1).reduce((product, size) => product * size, 1);
+  const batch = rows / fresh.length;
+  const heads = operand.lead / batch;
+  if (!Number.isInteger(batch) || !Number.isInteger(heads)) {
+    return `${operand.lead} matrices of ${fresh.length} positions don't fit the ${rows} rows of its projection`;
+  }
+  const sizes = { heads, batch, fresh, source };
+  if (trace.inexact !== undefined) {
+    const columns = columnsByHead(operand, sizes);
+    if (typeof columns === "string") return `${trace.inexact}, and ${columns}`;
+    return { ...common(projection, operand, heads), columns, scale: 1, bias: undefined, inexact: trace.inexact, past };
+  }
+  const exact = exactColumns(operand, sizes);
+  if (typeof exact === "string") return exact;
+  return { ...common(projection, operand, heads), ...exact, inexact: undefined, past };
+}
+
+function common(
+  projection: Projection,
+  operand: Operand,
+  heads: number,
+): Pick<HeadView, "projection" | "heads" | "headSize"> {
+  return { projection, heads, headSize: operand.headSize };
+}
+
+function operandOf(trace: Trace, transposed: boolean): Operand | undefined {
+  const { shape } = trace;
+  if (shape.length < 3) return undefined;
+  const [a, b] = shape.slice(-2) as [number, number];
+  return {
+    trace,
+    lead: shape.slice(0, -2).reduce((product, size) => product * size, 1),
+    positions: transposed ? b : a,
+    headSize: transposed ? a : b,
+    at: transposed ? (m, t, j) => (m * a + j) * b + t : (m, t, j) => (m * a + t) * b + j,
+  };
+}
+
+/** The projection that makes the new positions, which positions those are, and what makes the others. */
+function makers(
+  tracer: Tracer,
+  operand: Operand,
+): { source: Source; fresh: number[]; past: string | undefined } | string {
+  const projections = new Set<Source>();
+  let past: string | undefined;
+  const fresh: number[] = [];
+  for (let t = 0; t < operand.positions; t++) {
+    const origin = operand.trace.origin[operand.at(0, t, 0)]!;
+    if (origin < 0) return "it holds constants";
+    const { source } = tracer.sourceOf(origin);
+    if (source.kind === "projection") {
+      projections.add(source);
+      fresh.push(t);
+    } else if (source.kind === "input") past = source.name;
+    else return `it comes from ${source.node?.opType ?? "an input"} (${source.name}) instead of a projection`;
+  }
+  const [source, ...others] = projections;
+  if (source === undefined) return `it comes from the input ${past ?? "of the model"} instead of a projection`;
+  if (others.length > 0) return `it is made by ${others.length + 1} projections`;
+  return { source, fresh, past };
+}
+
+interface Sizes {
+  readonly heads: number;
+  readonly batch: number;
+  readonly fresh: readonly number[];
+  readonly source: Source;
+}
+
+/** Columns, scale and bias of an exact operand, checked on every element of the probe. */
+function exactColumns(
+  operand: Operand,
+  { heads, batch, fresh, source }: Sizes,
+): Pick<HeadView, "columns" | "scale" | "bias"> | string {
+  const { trace, headSize } = operand;
+  const width = source.shape.at(-1)!;
+  const columns = new Int32Array(heads * headSize).fill(-1);
+  const bias = new Float32Array(heads * headSize);
+  const scale = trace.scale[operand.at(0, fresh[0]!, 0)]!;
+  if (scale === 0) return "it is multiplied by zero";
+  for (let m = 0; m < batch * heads; m++) {
+    for (let n = 0; n < fresh.length; n++) {
+      for (let j = 0; j < headSize; j++) {
+        const element = operand.at(m, fresh[n]!, j);
+        const index = trace.origin[element]! - source.base;
+        const row = Math.floor(index / width);
+        const slot = (m % heads) * headSize + j;
+        const shift = trace.offset[element]! / scale;
+        if (columns[slot] === -1) {
+          columns[slot] = index % width;
+          bias[slot] = shift;
+        }
+        if (row !== Math.floor(m / heads) * fresh.length + n || columns[slot] !== index % width) {
+          return "its heads aren't laid out as [batch, heads, positions, head size]";
+        }
+        if (trace.scale[element] !== scale) return "its elements have different scales";
+        if (bias[slot] !== Math.fround(shift)) return "its bias isn't the same at every position";
+      }
+    }
+  }
+  return { columns, scale, bias: bias.some((value) => value !== 0) ? bias : undefined };
+}
+
+/** Columns of an operand that something was done to: those that each head depends on, in ascending order. */
+function columnsByHead(operand: Operand, { heads, batch, fresh, source }: Sizes): Int32Array | string {
+  const { trace, headSize } = operand;
+  const width = source.shape.at(-1)!;
+  const columns = new Int32Array(heads * headSize);
+  for (let i = 0; i < heads; i++) {
+    const of = (b: number, t: number): number[] => {
+      const found = new Set<number>();
+      for (let j = 0; j < headSize; j++) {
+        found.add((trace.origin[operand.at(b * heads + i, t, j)]! - source.base) % width);
+      }
+      return [...found].sort((a, b) => a - b);
+    };
+    const found = of(0, fresh[0]!);
+    if (found.length !== headSize) return `head ${i} depends on ${found.length} columns, not on ${headSize}`;
+    if (String(of(batch - 1, fresh.at(-1)!)) !== String(found)) return "its heads aren't the first part of its shape";
+    columns.set(found, i * headSize);
+  }
+  return columns;
+}

@@ -1,0 +1,12 @@
+/**
+ * Attention in a graph: find the blocks, take their weights out, and write the graph again with factors or with other
+ * weights. Passes return new models; the given one is never changed.
+ *
+ * @module
+ */
+export { findAttention, type FoundAttention } from "./find.ts";
+export { chooseForm, type FactorKind, type FormOptions, structureKey } from "./form.ts";
+export { rewriteDense } from "./rewrite/dense.ts";
+export { type FactoredModel, type FactorSource, rewriteFactored } from "./rewrite/factored.ts";
+export { type ExtractedWeights, extractWeights } from "./weights.ts";
+export * from "./types.ts";

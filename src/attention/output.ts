@@ -1,0 +1,112 @@
+/**
+ * Finds the output projection behind a context, and which of its rows meets which position of which head.
+ *
+ * @module
+ */
+import type { Graph } from "../onnx/graph.ts";
+import type { NodeProto } from "../onnx/node.ts";
+import type { OutputView } from "./site.ts";
+import { isElementwise } from "./trace/arithmetic.ts";
+import { isMovement } from "./trace/movement.ts";
+import type { Projection } from "./trace/projection.ts";
+import type { Trace, Tracer } from "./trace/tracer.ts";
+
+/** Longest way, in nodes, from the context to the output projection. */
+const REACH = 40;
+
+/** Which context to follow. */
+interface Wanted {
+  /** Name of the context, [..., positions, head size]. */
+  readonly context: string;
+  readonly heads: number;
+  readonly headSize: number;
+}
+
+/** Reads the output projection of a context, or says why there is none. */
+export function readOutput(tracer: Tracer, graph: Graph, wanted: Wanted): OutputView | string {
+  const projection = projectionBehind(tracer, graph, wanted.context);
+  if (projection === undefined) return "its context doesn't reach an output projection";
+  const trace = tracer.trace(graph, projection.stream);
+  if (trace === undefined) return "the shape of the output projection's input isn't known";
+  const width = wanted.heads * wanted.headSize;
+  if (projection.rows !== width) {
+    return `the output projection has ${projection.rows} rows for ${wanted.heads} heads of ${wanted.headSize}`;
+  }
+  const map = trace.inexact === undefined
+    ? exactRows(tracer, trace, wanted)
+    : { rows: rowsInOrder(width), scale: 1, inexact: trace.inexact };
+  if (typeof map === "string") return map;
+  return { projection, ...map, ...biasBehind(tracer, projection) };
+}
+
+function projectionBehind(tracer: Tracer, graph: Graph, context: string): Projection | undefined {
+  const pending = [{ name: context, depth: 0 }];
+  const seen = new Set<string>();
+  while (pending.length > 0) {
+    const { name, depth } = pending.shift()!;
+    if (seen.has(name) || depth > REACH) continue;
+    seen.add(name);
+    for (const { node, graph: user } of graph.uses(name)) {
+      if (user !== graph) continue;
+      const projection = tracer.projection(graph, node);
+      if (projection?.stream === name) return projection;
+      if (passes(node)) pending.push(...node.output.map((output) => ({ name: output, depth: depth + 1 })));
+    }
+  }
+  return undefined;
+}
+
+function passes(node: NodeProto): boolean {
+  return isMovement(node) || isElementwise(node) || node.opType.endsWith("Normalization");
+}
+
+/** Something between context and projection: rows are taken in the order that every exporter keeps. */
+function rowsInOrder(width: number): Int32Array {
+  return Int32Array.from({ length: width }, (_, i) => i);
+}
+
+/** Reads rows off the trace of the projection's input, and checks every element of the probe. */
+function exactRows(
+  tracer: Tracer,
+  trace: Trace,
+  { context, heads, headSize }: Wanted,
+): Pick<OutputView, "rows" | "scale" | "inexact"> | string {
+  const width = heads * headSize;
+  const source = tracer.sourceOf(trace.origin[0]!).source;
+  if (trace.origin[0]! < 0 || source.name !== context) return "the output projection reads something else too";
+  const positions = source.shape.at(-2)!;
+  const rows = new Int32Array(width).fill(-1);
+  const scale = trace.scale[0]!;
+  for (let element = 0; element < trace.origin.length; element++) {
+    const index = trace.origin[element]! - source.base;
+    const j = index % headSize;
+    const t = Math.floor(index / headSize) % positions;
+    const m = Math.floor(index / (headSize * positions));
+    const slot = (m % heads) * headSize + j;
+    const row = element % width;
+    if (rows[slot] === -1) rows[slot] = row;
+    const stands = Math.floor(element / width) === Math.floor(m / heads) * positions + t;
+    if (rows[slot] !== row || !stands) return "the heads of its context aren't joined position by position";
+    if (trace.scale[element] !== scale || trace.offset[element] !== 0) {
+      return { rows: rowsInOrder(width), scale: 1, inexact: "its elements are scaled or shifted differently" };
+    }
+  }
+  return { rows, scale, inexact: undefined };
+}
+
+/** The bias of a projection: Gemm's own, or an Add of d constants right behind it. */
+function biasBehind(tracer: Tracer, projection: Projection): Pick<OutputView, "bias" | "result"> {
+  const { graph, node, columns } = projection;
+  const own = node.output[0]!;
+  const uses = graph.uses(own).filter((use) => use.node.opType !== "Shape");
+  const add = uses.length === 1 && uses[0]!.node.opType === "Add" && !graph.isOutput(own) ? uses[0]!.node : undefined;
+  const other = add?.input.find((name) => name !== own);
+  const shape = other === undefined ? undefined : tracer.value(graph, other);
+  const biased = shape?.constant === true && shape.shape?.at(-1) === columns &&
+    shape.shape.every((size, i, all) => size === 1 || i === all.length - 1);
+  const result = biased ? add!.output[0]! : own;
+  const trace = tracer.trace(graph, result);
+  const offset = trace?.offset.subarray(0, columns);
+  const bias = offset?.some((value) => value !== 0) ? Float32Array.from(offset) : undefined;
+  return { bias, result };
+}

@@ -1,0 +1,146 @@
+/**
+ * Writes reconstructed weights back into the graph, as the method's authors do: the same nodes with new matrices.
+ *
+ * @module
+ */
+import type { OnnxModel } from "../../onnx/model.ts";
+import { makeNode } from "../../onnx/node.ts";
+import { floatTensor } from "../../onnx/tensor.ts";
+import { analyse, type Analysis, type LocatedBlock, locatedBlock } from "../find.ts";
+import type { Projection } from "../trace/projection.ts";
+import type { AttentionWeights, BlockForm, FactorSlot } from "../types.ts";
+import { projectionMatrix } from "../weights.ts";
+import { SiteWriter } from "./site_writer.ts";
+import { writeUngrouped } from "./ungroup.ts";
+import { ModelWriter } from "./writer.ts";
+
+/** One matrix for each of key and value, at full size. */
+const MANY_HEADS: Omit<BlockForm, "keyValueHeads"> = {
+  query: "kept",
+  key: "dense",
+  value: "dense",
+  output: "kept",
+  queryKey: "expanded",
+  valueOutput: "expanded",
+};
+
+/** A projection with its new matrix, d × N. */
+interface Rewritten {
+  readonly projection: Projection;
+  readonly matrix: Float32Array;
+}
+
+/**
+ * The model with the weights of some blocks replaced. Biases and all other nodes stay, and the given model is not changed.
+ *
+ * Where replacements of grouped key or value heads differ within a group, the block becomes one with a head for each query
+ * head, in its cache too.
+ *
+ * @throws TuckerdError "unsupported" if that is needed and the block's graph doesn't show where it repeats heads.
+ */
+export function rewriteDense(model: OnnxModel, weights: ReadonlyMap<number, AttentionWeights>): OnnxModel {
+  const analysis = analyse(model);
+  const writer = new ModelWriter(analysis);
+  for (const [layer, replacement] of weights) {
+    const block = locatedBlock(analysis, layer);
+    const ungrouped = repeatsDiffer(block, replacement);
+    if (ungrouped) writeManyHeads(analysis, writer, { block, weights: replacement });
+    const names = new Map<string, string>();
+    for (const rewritten of rewrittenProjections(block, replacement, { folder: model.folder, ungrouped })) {
+      writeProjection(writer, rewritten, names);
+    }
+  }
+  return writer.finish(model);
+}
+
+/** The new matrix of every projection node of a block, at all of its sites. */
+function rewrittenProjections(
+  block: LocatedBlock,
+  weights: AttentionWeights,
+  { folder, ungrouped }: { readonly folder: string; readonly ungrouped: boolean },
+): Rewritten[] {
+  const matrices = new Map<Projection["node"], Rewritten>();
+  const open = (projection: Projection): Float32Array => {
+    let rewritten = matrices.get(projection.node);
+    if (rewritten === undefined) {
+      rewritten = { projection, matrix: projectionMatrix(projection, folder).slice() };
+      matrices.set(projection.node, rewritten);
+    }
+    return rewritten.matrix;
+  };
+  for (const site of block.sites) {
+    for (const name of ungrouped ? ["query"] as const : ["query", "key", "value"] as const) {
+      const { projection, columns } = site[name];
+      const matrix = open(projection);
+      for (let r = 0; r < projection.rows; r++) {
+        columns.forEach((column, c) =>
+          matrix[r * projection.columns + column] = weights[name][r * columns.length + c]!
+        );
+      }
+    }
+    const { projection, rows } = site.output;
+    const matrix = open(projection);
+    const width = projection.columns;
+    rows.forEach((row, i) => matrix.set(weights.output.subarray(i * width, (i + 1) * width), row * width));
+  }
+  return [...matrices.values()];
+}
+
+/** Whether key or value heads that share columns of the file have different replacements (beyond rounding). */
+function repeatsDiffer(block: LocatedBlock, weights: AttentionWeights): boolean {
+  const [site] = block.sites;
+  return (["key", "value"] as const).some((name) => {
+    const { columns } = site[name];
+    const matrix = weights[name];
+    const width = columns.length;
+    const tolerance = 1e-5 * matrix.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
+    const first = new Map<number, number>();
+    columns.forEach((column, c) => first.has(column) || first.set(column, c));
+    return columns.some((column, c) => {
+      const of = first.get(column)!;
+      if (of === c) return false;
+      for (let r = 0; r < matrix.length; r += width) {
+        if (!(Math.abs(matrix[r + c]! - matrix[r + of]!) <= tolerance)) return true;
+      }
+      return false;
+    });
+  });
+}
+
+/** Key and value with a head for every query head, from new matrices: grouped attention becomes multi-head attention. */
+function writeManyHeads(
+  analysis: Analysis,
+  writer: ModelWriter,
+  { block, weights }: { readonly block: LocatedBlock; readonly weights: AttentionWeights },
+): void {
+  const { layer, hiddenSize, heads, headSize } = block;
+  const factors = (["key", "value"] as const).map((name): FactorSlot => {
+    const shape = [hiddenSize, heads * headSize];
+    const matrix = writer.fresh(`layer${layer}.${name}.reconstructed`);
+    writer.initializer(floatTensor(matrix, shape, weights[name]));
+    return { layer, role: `${name}.b`, name: matrix, shape };
+  });
+  for (const site of block.sites) {
+    const at = new SiteWriter({ writer, tracer: analysis.tracer, site, label: `tuckerd/layer${layer}`, factors });
+    for (const name of ["key", "value"] as const) {
+      writeUngrouped(at, { ...MANY_HEADS, keyValueHeads: heads }, name);
+    }
+  }
+}
+
+/** A copy of the projection's node that reads the new matrix; sites that share the old one share the new one. */
+function writeProjection(
+  writer: ModelWriter,
+  { projection, matrix }: Rewritten,
+  names: Map<string, string>,
+): void {
+  const { node, graph, weight, rows, columns, stream, alpha, beta, bias } = projection;
+  let name = names.get(weight);
+  if (name === undefined) {
+    names.set(weight, name = writer.fresh(`${weight}.reconstructed`));
+    writer.initializer(floatTensor(name, [rows, columns], matrix));
+  }
+  const inputs = bias === undefined ? [stream, name] : [stream, name, bias];
+  const attributes = node.opType === "Gemm" ? { attributes: { alpha, beta } } : {};
+  writer.put(graph, makeNode(node.opType, inputs, node.output, { name: node.name, ...attributes }));
+}

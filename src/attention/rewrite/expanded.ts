@@ -1,0 +1,174 @@
+/**
+ * The expanded space: projections go through factors, back to h numbers per head, and take the place of the original
+ * products. Whatever the graph does then (bias, rotation, norm, cache) stays.
+ *
+ * @module
+ */
+import type { HeadView } from "../heads.ts";
+import type { Projection } from "../trace/projection.ts";
+import type { BlockForm } from "../types.ts";
+import type { SiteWriter } from "./site_writer.ts";
+import { writeUngrouped } from "./ungroup.ts";
+
+type Name = "query" | "key" | "value";
+
+/** Rewrites query, key and value where they run expanded and aren't kept, one projection node after the other. */
+export function writeExpandedProjections(at: SiteWriter, form: BlockForm): void {
+  const nodes = new Map<Projection["node"], Name[]>();
+  for (const name of ["query", "key", "value"] as const) {
+    const space = name === "value" ? form.valueOutput : form.queryKey;
+    if (space === "reduced" || form[name] === "kept") continue;
+    if (name !== "query" && form.keyValueHeads > at.groups(at.site[name])) {
+      writeUngrouped(at, form, name);
+      continue;
+    }
+    const { node } = at.site[name].projection;
+    nodes.set(node, [...nodes.get(node) ?? [], name]);
+  }
+  for (const names of nodes.values()) writeProjection(at, form, names);
+}
+
+/** Rewrites the output projection's product: reduce each head (shared subspace), then down to r1 (or r) and up to d. */
+export function writeExpandedOutput(at: SiteWriter, form: BlockForm): void {
+  const { projection, rows, inexact } = at.site.output;
+  const { heads, headSize } = at.site.query;
+  const inOrder = inexact !== undefined || rows.every((row, i) => row === i);
+  const stream = inOrder ? projection.input : gatherLast(at, projection.input, {
+    index: [...rows],
+    label: "output.order",
+  });
+  const keep = keepDimensions(at, projection);
+  let input = stream;
+  if (form.output === "shared") {
+    const split = at.reshape(stream, [...keep, heads, headSize], { label: "output.heads" });
+    const reduced = at.matmul(split, at.factor("output.reduce"), { label: "output.reduce" });
+    input = at.reshape(reduced, [...keep, -1], { label: "output.joined" });
+  }
+  const roles = form.output === "dense"
+    ? ["output.dense"] as const
+    : form.output === "shared"
+    ? ["output.a", "up"] as const
+    : ["output.a", "output.b"] as const;
+  const product = roles.reduce((value, role) => at.matmul(value, at.factor(role), { label: role }), input);
+  finishProjection(at, projection, { product, label: "output" });
+}
+
+function writeProjection(at: SiteWriter, form: BlockForm, names: readonly Name[]): void {
+  const { projection } = at.site[names[0]!];
+  const parts = names.map((name) => expandedPart(at, form, name));
+  const index = new Array<number>(projection.columns).fill(-1);
+  let width = 0;
+  for (const part of parts) {
+    part.columns.forEach((column, i) => index[column] = width + i);
+    width += part.columns.length;
+  }
+  // Columns of a matrix that is kept come from the original product; those of a reduced one aren't read any more.
+  const kept = keptColumns(at, form, projection);
+  const values = parts.map(({ value }) => value);
+  if (kept.length > 0) {
+    values.push(originalProduct(at, projection));
+    for (const column of kept) index[column] = width + column;
+  }
+  const label = names.join("+");
+  const joined = values.length === 1 ? values[0]! : at.node("Concat", values, {
+    label: `${label}.joined`,
+    attributes: { axis: -1n },
+  });
+  const filled = index.map((from) => Math.max(from, 0));
+  const inOrder = values.length === 1 && filled.every((from, i) => from === i) && filled.length === width;
+  const product = inOrder ? joined : gatherLast(at, joined, { index: filled, label: `${label}.order` });
+  finishProjection(at, projection, { product, label });
+}
+
+/** One matrix through its factors, back to h per head: [..., heads · h], with the original column of each of its columns. */
+function expandedPart(at: SiteWriter, form: BlockForm, name: Name): { value: string; columns: number[] } {
+  const view = at.site[name];
+  const heads = name === "query" ? view.heads : form.keyValueHeads;
+  return { value: fullHeads(at, form, name), columns: storedColumns(view, heads) };
+}
+
+/** All heads that run, in h numbers each and without bias: [..., heads · h]. */
+export function fullHeads(at: SiteWriter, form: BlockForm, name: Name): string {
+  const { heads, headSize, projection } = at.site[name];
+  const count = name === "query" ? heads : form.keyValueHeads;
+  const projected = at.project(name, form[name]);
+  if (form[name] !== "shared") return projected;
+  const keep = keepDimensions(at, projection);
+  const split = at.reshape(projected, [...keep, count, -1], { label: `${name}.heads` });
+  const expanded = at.matmul(split, at.factor(`${name}.expand`), { label: `${name}.expand` });
+  return at.reshape(expanded, [...keep, count * headSize], { label: `${name}.joined` });
+}
+
+/**
+ * What a grouped projection would give if its heads were those of one repeat: of all H heads, every (H/G)-th from `repeat`
+ * on, in the projection's own columns and with its own bias.
+ */
+export function placedProjection(
+  at: SiteWriter,
+  view: HeadView,
+  of: { readonly all: string; readonly repeat: number; readonly repeats: number; readonly label: string },
+): string {
+  const { headSize, projection } = view;
+  const index = new Array<number>(projection.columns).fill(0);
+  for (let i = of.repeat; i < view.heads; i += of.repeats) {
+    for (let j = 0; j < headSize; j++) index[view.columns[i * headSize + j]!] = i * headSize + j;
+  }
+  const product = gatherLast(at, of.all, { index, label: `${of.label}.heads` });
+  return biased(at, projection, { product, label: of.label, output: undefined });
+}
+
+/** Reshape sizes that keep all dimensions of a projection's input but the last. */
+function keepDimensions(at: SiteWriter, projection: Projection): number[] {
+  return new Array<number>(at.rank(projection.input) - 1).fill(0);
+}
+
+/** The columns of the heads that run: one head of each group where they are fewer. */
+function storedColumns(view: HeadView, heads: number): number[] {
+  const repeat = view.heads / heads;
+  return Array.from({ length: heads }, (_, g) => g * repeat)
+    .flatMap((i) => [...view.columns.subarray(i * view.headSize, (i + 1) * view.headSize)]);
+}
+
+function keptColumns(at: SiteWriter, form: BlockForm, projection: Projection): number[] {
+  return (["query", "key", "value"] as const)
+    .filter((name) => form[name] === "kept" && at.site[name].projection.node === projection.node)
+    .flatMap((name) => [...new Set(at.site[name].columns)]);
+}
+
+/** The projection's product without its bias, under a new name. */
+function originalProduct(at: SiteWriter, { input, weight, transposed }: Projection): string {
+  const upright = transposed ? at.transpose(weight, [1, 0], "original.weight") : weight;
+  return at.matmul(input, upright, { label: "original" });
+}
+
+/** Takes over the projection's output. */
+function finishProjection(
+  at: SiteWriter,
+  projection: Projection,
+  made: { readonly product: string; readonly label: string },
+): void {
+  biased(at, projection, { ...made, output: projection.node.output[0]! });
+}
+
+/** A product in the shape and with the scale and bias that the projection's own node gives it. */
+function biased(
+  at: SiteWriter,
+  projection: Projection,
+  made: { readonly product: string; readonly label: string; readonly output: string | undefined },
+): string {
+  const { node, alpha, beta, bias } = projection;
+  const { label, output } = made;
+  const flat = at.rank(node.output[0]!) < at.rank(projection.input);
+  const rows = flat ? at.reshape(made.product, [-1, projection.columns], { label: `${label}.rows` }) : made.product;
+  const scaled = at.scaled(rows, alpha, `${label}.alpha`);
+  if (bias === undefined) return at.node("Identity", [scaled], { label, output });
+  return at.node("Add", [scaled, at.scaled(bias, beta, `${label}.beta`)], { label, output });
+}
+
+function gatherLast(
+  at: SiteWriter,
+  input: string,
+  spec: { readonly index: readonly number[]; readonly label: string },
+): string {
+  return at.node("Gather", [input, at.writer.integers(spec.index)], { label: spec.label, attributes: { axis: -1n } });
+}

@@ -1,0 +1,118 @@
+/**
+ * Rewrites blocks to run on their factors instead of dense weights, exactly: design of TensorLLM (arXiv 2501.15674), where
+ * all heads share one subspace, so that queries meet keys and probabilities meet values in r2 numbers per head.
+ *
+ * Reduced space, with x the block's input, per head i (the roles of `FactorRole`):
+ *
+ *     z = x down                      q̃ = z query.b + query.bias      k̃ = z key.b      ṽ = z value.b
+ *     scores = scale · q̃ k̃ᵀ          (what follows up to the softmax's result P stays)
+ *     y = (concat_i(P_i ṽ_i) output.a) up + output.bias
+ *
+ * @module
+ */
+import { TuckerdError } from "../../errors.ts";
+import type { OnnxModel } from "../../onnx/model.ts";
+import { DataType, floatTensor } from "../../onnx/tensor.ts";
+import { tensorInfo } from "../../onnx/value_info.ts";
+import { analyse, type LocatedBlock, locatedBlock } from "../find.ts";
+import { slotsOf } from "../form.ts";
+import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
+import { writeExpandedOutput, writeExpandedProjections } from "./expanded.ts";
+import { writeReducedQueryKey, writeReducedValueOutput } from "./reduced.ts";
+import { replaceShapeReaders } from "./shapes.ts";
+import { SiteWriter } from "./site_writer.ts";
+import { ModelWriter } from "./writer.ts";
+
+/** Where a rewritten graph takes its factors from. */
+export type FactorSource =
+  | { readonly factors: "inputs" }
+  | {
+    readonly factors: "initializers";
+    readonly tensors: (slot: FactorSlot) => { readonly shape: readonly number[]; readonly data: Float32Array };
+  };
+
+/** A rewritten model and the factor tensors that it takes. */
+export interface FactoredModel {
+  readonly model: OnnxModel;
+  readonly slots: readonly FactorSlot[];
+}
+
+/**
+ * Rewrites the blocks named in `forms`; all other nodes stay. The given model is not changed, and its tensors are shared. As
+ * graph inputs, factors have symbolic ranks, so that one session serves every rank.
+ *
+ * @throws RangeError if a layer doesn't exist; TuckerdError "unsupported" if a block can't run in the form asked for.
+ */
+export function rewriteFactored(
+  model: OnnxModel,
+  forms: ReadonlyMap<number, BlockForm>,
+  source: FactorSource,
+): FactoredModel {
+  const analysis = analyse(model);
+  const writer = new ModelWriter(analysis);
+  const slots: FactorSlot[] = [];
+  for (const [layer, form] of [...forms].sort(([a], [b]) => a - b)) {
+    const block = locatedBlock(analysis, layer);
+    checkForm(block, form);
+    const named = blockSlots(block, form).map((slot) => ({ ...slot, name: writer.fresh(slot.name) }));
+    for (const slot of named) addFactor(writer, slot, source);
+    slots.push(...named);
+    block.sites.forEach((site, i) => {
+      const label = block.sites.length === 1 ? `tuckerd/layer${layer}` : `tuckerd/layer${layer}.${i}`;
+      const at = new SiteWriter({ writer, tracer: analysis.tracer, site, label, factors: named });
+      writeSite(at, form);
+    });
+  }
+  return { model: writer.finish(model), slots };
+}
+
+function writeSite(at: SiteWriter, form: BlockForm): void {
+  if (form.queryKey === "reduced" || form.valueOutput === "reduced") replaceShapeReaders(at);
+  if (form.queryKey === "reduced") writeReducedQueryKey(at, form);
+  if (form.valueOutput === "reduced") writeReducedValueOutput(at, form);
+  writeExpandedProjections(at, form);
+  if (form.valueOutput === "expanded" && form.output !== "kept") writeExpandedOutput(at, form);
+}
+
+function blockSlots(block: LocatedBlock, form: BlockForm): FactorSlot[] {
+  const [{ query, value, output }] = block.sites;
+  return slotsOf(block, form, {
+    query: query.bias !== undefined,
+    output: value.bias !== undefined || output.bias !== undefined,
+  });
+}
+
+function addFactor(writer: ModelWriter, slot: FactorSlot, source: FactorSource): void {
+  if (source.factors === "inputs") {
+    writer.input(tensorInfo(slot.name, DataType.FLOAT, slot.shape));
+    return;
+  }
+  const { shape, data } = source.tensors(slot);
+  const fits = shape.length === slot.shape.length &&
+    slot.shape.every((size, i) => typeof size !== "number" || size === shape[i]);
+  if (!fits) throw new RangeError(`factor ${slot.name} needs shape [${slot.shape}], got [${shape}]`);
+  writer.initializer(floatTensor(slot.name, shape, data));
+}
+
+function checkForm(block: LocatedBlock, form: BlockForm): void {
+  const refuse = (what: string): never => {
+    throw new TuckerdError(
+      "unsupported",
+      `layer ${block.layer} (${block.name}) can't run in the form asked for: ${what}`,
+    );
+  };
+  const pairs: readonly [BlockForm["queryKey"], readonly FactorRole[], string | undefined][] = [
+    [form.queryKey, ["query.b", "key.b"], block.queryKeyExpandedBecause],
+    [form.valueOutput, ["value.b", "output.a"], block.valueOutputExpandedBecause],
+  ];
+  for (const [space, roles, because] of pairs) {
+    if (space === "reduced" && because !== undefined) refuse(because);
+    for (const role of roles) {
+      const matrix = role.split(".")[0] as "query" | "key" | "value" | "output";
+      if (space === "reduced" && form[matrix] === "kept") refuse(`${matrix} is kept, but its space is reduced`);
+    }
+  }
+  if (form.keyValueHeads !== block.heads && form.keyValueHeads !== block.keyValueHeads) {
+    refuse(`${form.keyValueHeads} key and value heads are neither ${block.keyValueHeads} nor ${block.heads}`);
+  }
+}

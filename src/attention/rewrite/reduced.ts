@@ -1,0 +1,127 @@
+/**
+ * The reduced space: scores, values and contexts in ρ = r2 numbers per head. Where the block has a cache, that holds ρ
+ * numbers per head too.
+ *
+ * @module
+ */
+import { withDimension } from "../../onnx/value_info.ts";
+import type { BlockForm, FactorSlot } from "../types.ts";
+import { outputScale } from "../weights.ts";
+import { retypeOutput } from "./retype.ts";
+import type { SiteWriter } from "./site_writer.ts";
+
+/**
+ * Scores from small queries and keys, in place of the graph's product. Keys get no bias: its terms are constant over keys, and
+ * softmax drops them. With G < H key heads, the queries of a group stand below each other: [B, G, H/G·T, ρ].
+ */
+export function writeReducedQueryKey(at: SiteWriter, form: BlockForm): void {
+  const { query, key, scores } = at.site;
+  const { heads } = query;
+  const groups = form.keyValueHeads;
+  const biased = at.has("query.bias")
+    ? at.node("Add", [at.project("query", form.query), at.factor("query.bias")], { label: "query.bias" })
+    : at.project("query", form.query);
+  const scaledQuery = at.scaled(biased, query.scale * key.scale, "scale");
+  const q = at.transpose(at.reshape(scaledQuery, [0, 0, heads, -1], { label: "query.heads" }), [0, 2, 1, 3], "query");
+  const k = keysAcross(at, form);
+  const grouped = groups < heads ? at.reshape(q, [0, groups, -1, 0], { label: "query.groups" }) : q;
+  const flat = at.rank(scores) === 3;
+  const direct = groups === heads && !flat;
+  const product = at.matmul(grouped, k, { label: "scores", output: direct ? scores : undefined });
+  if (direct) return;
+  const split = groups < heads
+    ? at.reshape(product, [0, heads, -1, 0], { label: "scores.heads", output: flat ? undefined : scores })
+    : product;
+  if (flat) joinHeads(at, split, { label: "scores.flat", output: scores });
+}
+
+/** Contexts and output from small values, in place of the graph's product, output projection and bias. */
+export function writeReducedValueOutput(at: SiteWriter, form: BlockForm): void {
+  const { query, probabilities, output } = at.site;
+  const { heads } = query;
+  const groups = form.keyValueHeads;
+  const v = cached(at, "value", headsFirst(at, "value", form));
+  const p = at.rank(probabilities) === 3 ? splitHeads(at, probabilities, heads) : probabilities;
+  const grouped = groups < heads ? at.reshape(p, [0, groups, -1, 0], { label: "probabilities.groups" }) : p;
+  const product = at.matmul(grouped, v, { label: "context" });
+  const context = groups < heads ? at.reshape(product, [0, heads, -1, 0], { label: "context.split" }) : product;
+  const joined = at.reshape(at.transpose(context, [0, 2, 1, 3], "context.positions"), [0, 0, -1], {
+    label: "context.joined",
+  });
+  const steps = outputSteps(form);
+  const scale = outputScale(at.site);
+  const result = steps.reduce((input, role) => at.matmul(input, at.factor(role), { label: role }), joined);
+  finishOutput(at, at.scaled(result, scale, "output.scale"), output.result);
+}
+
+/** Small keys as [B, G, ρ, S]. Without a cache one transposition does. */
+function keysAcross(at: SiteWriter, form: BlockForm): string {
+  if (!isCached(at, "key")) return at.transpose(splitGroups(at, "key", form), [0, 2, 3, 1], "key");
+  return at.transpose(cached(at, "key", headsFirst(at, "key", form)), [0, 1, 3, 2], "key.across");
+}
+
+/** [B, T, G, ρ]. */
+function splitGroups(at: SiteWriter, name: "key" | "value", form: BlockForm): string {
+  return at.reshape(at.project(name, form[name]), [0, 0, form.keyValueHeads, -1], { label: `${name}.heads` });
+}
+
+/** [B, G, T, ρ]. */
+function headsFirst(at: SiteWriter, name: "key" | "value", form: BlockForm): string {
+  return at.transpose(splitGroups(at, name, form), [0, 2, 1, 3], name);
+}
+
+function isCached(at: SiteWriter, name: "key" | "value"): boolean {
+  return at.site[name].past !== undefined || at.site.present[name] !== undefined;
+}
+
+/** New positions behind the past ones, [B, G, S, ρ]; what the model gives out for the next call is this small cache. */
+function cached(at: SiteWriter, name: "key" | "value", fresh: string): string {
+  const { past } = at.site[name];
+  const present = at.site.present[name];
+  const slot = at.slot(`${name}.b`);
+  const output = present === undefined ? {} : { output: present };
+  if (present !== undefined) retypeOutput(at, present, (info) => smallCache(info, slot));
+  if (past === undefined) {
+    return present === undefined ? fresh : at.node("Identity", [fresh], { label: `${name}.present`, ...output });
+  }
+  at.writer.retype(at.graph.scopeOf(past)!, smallCache(at.graph.input(past)!, slot));
+  return at.node("Concat", [past, fresh], { label: `${name}.all`, attributes: { axis: 2n }, ...output });
+}
+
+/** The type of a cache of G heads of ρ numbers, both taken from the width G·ρ of the projection's last factor. */
+function smallCache<T extends Parameters<typeof withDimension>[0]>(info: T, slot: FactorSlot): T {
+  const [groups, rank] = String(slot.shape.at(-1)).split("*");
+  return withDimension(withDimension(info, 1, Number(groups)), 3, rank ?? `${slot.name}.size`) as T;
+}
+
+function outputSteps(form: BlockForm): readonly ("output.a" | "output.b" | "output.dense" | "up")[] {
+  if (form.output === "dense") return ["output.dense"];
+  return form.output === "shared" ? ["output.a", "up"] : ["output.a", "output.b"];
+}
+
+/** Adds the bias, and takes over the value that held projection and bias, which may have its rows flattened. */
+function finishOutput(at: SiteWriter, projected: string, result: string): void {
+  const flat = at.rank(result) === 2;
+  const width = at.site.output.projection.columns;
+  const output = flat ? undefined : result;
+  const biased = at.has("output.bias")
+    ? at.node("Add", [projected, at.factor("output.bias")], { label: "output.bias", output })
+    : flat
+    ? projected
+    : at.node("Identity", [projected], { label: "output", output });
+  if (flat) at.reshape(biased, [-1, width], { label: "output.rows", output: result });
+}
+
+/** [B, H, T, S] to [B·H, T, S]. */
+function joinHeads(at: SiteWriter, input: string, to: { readonly label: string; readonly output: string }): void {
+  const parts = [at.writer.integers([-1]), at.size(input, 2), at.size(input, 3)];
+  const shape = at.node("Concat", parts, { label: `${to.label}.shape`, attributes: { axis: 0n } });
+  at.node("Reshape", [input, shape], to);
+}
+
+/** [B·H, T, S] to [B, H, T, S]. */
+function splitHeads(at: SiteWriter, input: string, heads: number): string {
+  const parts = [at.writer.integers([-1, heads]), at.size(input, 1), at.size(input, 2)];
+  const shape = at.node("Concat", parts, { label: "probabilities.shape", attributes: { axis: 0n } });
+  return at.node("Reshape", [input, shape], { label: "probabilities.split" });
+}

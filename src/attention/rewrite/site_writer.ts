@@ -1,0 +1,126 @@
+/**
+ * Helpers to write the new nodes of one site: projections through factors, head splits, scales.
+ *
+ * @module
+ */
+import type { Graph } from "../../onnx/graph.ts";
+import type { AttributeValue } from "../../onnx/node.ts";
+import type { HeadView } from "../heads.ts";
+import type { Site } from "../site.ts";
+import type { Tracer } from "../trace/tracer.ts";
+import type { FactorRole, FactorSlot, ProjectionForm } from "../types.ts";
+import type { ModelWriter } from "./writer.ts";
+
+/** What a node is given besides its operator and inputs. */
+interface NodeOptions {
+  readonly label: string;
+  /** Existing value that the node takes over. */
+  readonly output?: string | undefined;
+  readonly attributes?: Readonly<Record<string, AttributeValue>>;
+}
+
+/** Writes into the graph of one site. */
+export class SiteWriter {
+  readonly site: Site;
+  readonly tracer: Tracer;
+  readonly writer: ModelWriter;
+  readonly #label: string;
+  readonly #factors: ReadonlyMap<FactorRole, FactorSlot>;
+  readonly #down = new Map<string, string>();
+
+  constructor(options: {
+    readonly writer: ModelWriter;
+    readonly tracer: Tracer;
+    readonly site: Site;
+    readonly label: string;
+    readonly factors: readonly FactorSlot[];
+  }) {
+    this.writer = options.writer;
+    this.tracer = options.tracer;
+    this.site = options.site;
+    this.#label = options.label;
+    this.#factors = new Map(options.factors.map((slot) => [slot.role, slot]));
+  }
+
+  /** The graph that holds the site. */
+  get graph(): Graph {
+    return this.site.graph;
+  }
+
+  /** Whether the block's form has this factor. */
+  has(role: FactorRole): boolean {
+    return this.#factors.has(role);
+  }
+
+  /** A factor that the form has. */
+  slot(role: FactorRole): FactorSlot {
+    const slot = this.#factors.get(role);
+    if (slot === undefined) throw new TypeError(`the form has no factor ${role}`);
+    return slot;
+  }
+
+  /** Graph name of a factor that the form has. */
+  factor(role: FactorRole): string {
+    return this.slot(role).name;
+  }
+
+  /** Adds a node with one output and returns the output's name. */
+  node(opType: string, inputs: readonly string[], options: NodeOptions): string {
+    return this.writer.node(this.graph, opType, { ...options, inputs, label: `${this.#label}/${options.label}` });
+  }
+
+  /** a @ b. */
+  matmul(a: string, b: string, options: NodeOptions): string {
+    return this.node("MatMul", [a, b], options);
+  }
+
+  /** Reshape to constant sizes: 0 keeps the input's size in that place, −1 is the rest. */
+  reshape(input: string, shape: readonly number[], options: NodeOptions): string {
+    return this.node("Reshape", [input, this.writer.integers(shape)], options);
+  }
+
+  /** Transpose by a permutation. */
+  transpose(input: string, perm: readonly number[], label: string): string {
+    return this.node("Transpose", [input], { label, attributes: { perm: perm.map(BigInt) } });
+  }
+
+  /** Multiplies by a constant, unless that is 1. */
+  scaled(input: string, scale: number, label: string): string {
+    return scale === 1 ? input : this.node("Mul", [input, this.writer.scalar(Math.fround(scale))], { label });
+  }
+
+  /** Query, key or value through its factors: [batch, positions, heads · ρ], or [..., heads · ρ] of other inputs. */
+  project(name: "query" | "key" | "value", form: ProjectionForm): string {
+    const { input } = this.site[name].projection;
+    const narrow = form === "shared"
+      ? this.#shared(input)
+      : form === "pair"
+      ? this.matmul(input, this.factor(`${name}.a`), { label: `${name}.a` })
+      : input;
+    return this.matmul(narrow, this.factor(`${name}.b`), { label: `${name}.b` });
+  }
+
+  /** One size of a value as a list of one number, at run time. */
+  size(value: string, axis: number): string {
+    const shape = this.node("Shape", [value], { label: "shape" });
+    const [start, end] = [axis, axis + 1].map((at) => this.writer.integers([at]));
+    return this.node("Slice", [shape, start!, end!], { label: "size" });
+  }
+
+  /** Heads of a view that have columns of their own. */
+  groups(view: HeadView): number {
+    return new Set(view.columns.filter((_, i) => i % view.headSize === 0)).size;
+  }
+
+  /** Number of dimensions of a value under the probe. */
+  rank(name: string): number {
+    return this.tracer.value(this.graph, name).shape!.length;
+  }
+
+  /** z = stream @ down, once for each stream. */
+  #shared(stream: string): string {
+    let z = this.#down.get(stream);
+    if (z === undefined) this.#down.set(stream, z = this.matmul(stream, this.factor("down"), { label: "down" }));
+    return z;
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * Gives every query head a key or value head of its own in a graph made for grouped queries (multi-head instead of grouped
+ * attention): what follows the projection up to the repetition of heads (bias, rotation, norm, cache) is written once for
+ * each of the H/G repeats, all on G heads as before, and the results are interleaved where the graph repeated one.
+ *
+ *     before: k [B, G, S, h] → rotate … → repeat → [B, H, S, h]
+ *     after:  k_r [B, G, S, h] → rotate … for r < H/G, then head g·H/G + r of the result is head g of k_r
+ *
+ * A cache on the way holds H heads afterwards.
+ *
+ * @module
+ */
+import { TuckerdError } from "../../errors.ts";
+import { withFields } from "../../onnx/codec.ts";
+import { readNames } from "../../onnx/graph.ts";
+import type { NodeProto } from "../../onnx/node.ts";
+import { withDimension } from "../../onnx/value_info.ts";
+import type { HeadView } from "../heads.ts";
+import { sizeOf } from "../../onnx/tensor.ts";
+import type { BlockForm } from "../types.ts";
+import { fullHeads, placedProjection } from "./expanded.ts";
+import { retypeOutput } from "./retype.ts";
+import type { SiteWriter } from "./site_writer.ts";
+
+/** Where a graph repeats heads: `before` holds G, `after` H heads; the same value where a product broadcasts. */
+interface Repetition {
+  readonly before: string;
+  readonly after: string;
+}
+
+/**
+ * Rewrites key or value to H heads from factors of that many.
+ *
+ * @throws TuckerdError "unsupported" if the graph doesn't keep heads in the second of four dimensions.
+ */
+export function writeUngrouped(at: SiteWriter, form: BlockForm, name: "key" | "value"): void {
+  const view = at.site[name];
+  const groups = at.groups(view);
+  const repeats = view.heads / groups;
+  const { before, after } = repetitionOf(at, view, name);
+  const between = nodesBetween(at, view.projection.node.output[0]!, before);
+  const all = fullHeads(at, form, name);
+  const copies: ReadonlyMap<string, string>[] = [];
+  for (let r = 0; r < repeats; r++) {
+    const projected = placedProjection(at, view, { all, repeat: r, repeats, label: `${name}.${r}` });
+    copies.push(copyNodes(at, between, { made: [view.projection.node.output[0]!, projected], repeats, repeat: r }));
+  }
+  const outputs = between.flatMap((node) => node.output).filter((output) => at.graph.isOutput(output));
+  for (const output of outputs) {
+    interleave(at, copies, { value: output, output, groups, view });
+    retypeOutput(at, output, (info) => withDimension(info, 1, view.heads));
+  }
+  if (!outputs.includes(after)) interleave(at, copies, { value: before, output: after, groups, view });
+}
+
+/** Follows the operand up to where it has one head for each group. */
+function repetitionOf(at: SiteWriter, view: HeadView, name: "key" | "value"): Repetition {
+  const product = at.graph.producer(name === "key" ? at.site.scores : at.site.context)!;
+  const path = [product.input[1]!];
+  for (let node = at.graph.producer(path.at(-1)!); node !== undefined && node !== view.projection.node;) {
+    const next = node.input.find((input) => input !== "" && at.tracer.reaches(at.graph, input, view.projection.node));
+    if (next === undefined) break;
+    path.push(next);
+    node = at.graph.producer(next);
+  }
+  const groups = at.groups(view);
+  const shapes = path.map((value) => at.tracer.value(at.graph, value).shape ?? []);
+  const b = shapes.findIndex((shape) => shape.length === 4 && shape[1] === groups);
+  const [batch, , rows, columns] = shapes[b] ?? [];
+  const a = shapes.findLastIndex((shape, i) =>
+    i <= b && String(shape) === String([batch, i === b ? groups : view.heads, rows, columns]) && i < Math.max(b, 1)
+  );
+  const inOrder = view.columns.every((column, i) => {
+    const head = Math.floor(i / view.headSize);
+    const first = head - head % (view.heads / groups);
+    return column === view.columns[first * view.headSize + i % view.headSize];
+  });
+  if (b === -1 || a === -1 || !inOrder || sizeOf(shapes[b]!) === 0) {
+    throw new TuckerdError(
+      "unsupported",
+      `the ${name} heads of ${
+        at.site.anchor.name || at.site.scores
+      } run in ${groups} groups, and the graph doesn't show ` +
+        `[batch, heads, …] where it repeats them: keep the stack rank at 4`,
+    );
+  }
+  return { before: path[b]!, after: path[a]! };
+}
+
+/** The nodes through which `before` depends on the projection, in order. */
+function nodesBetween(at: SiteWriter, projected: string, before: string): NodeProto[] {
+  const dependent = new Set([projected]);
+  const nodes = at.graph.proto.node.filter((node) => {
+    const depends = readNames(node).some((name) => dependent.has(name));
+    if (depends) { for (const output of node.output) dependent.add(output); }
+    return depends;
+  });
+  const needed = new Set([before]);
+  const kept = nodes.toReversed().filter((node) => {
+    const reaches = node.output.some((name) => needed.has(name));
+    if (reaches) { for (const input of readNames(node)) if (dependent.has(input)) needed.add(input); }
+    return reaches;
+  });
+  return kept.toReversed();
+}
+
+/** Copies nodes onto another projected value and the past heads of one repeat; returns new names by old ones. */
+function copyNodes(
+  at: SiteWriter,
+  nodes: readonly NodeProto[],
+  copy: { readonly made: readonly [string, string]; readonly repeat: number; readonly repeats: number },
+): ReadonlyMap<string, string> {
+  const names = new Map<string, string>([copy.made]);
+  for (const node of nodes) {
+    for (const input of node.input) {
+      if (!names.has(input) && isPast(at, input)) names.set(input, pastHeads(at, input, copy));
+    }
+    for (const output of node.output) if (output !== "") names.set(output, at.writer.fresh(`${output}.${copy.repeat}`));
+    const rename = (name: string): string => names.get(name) ?? name;
+    const moved = {
+      input: node.input.map(rename),
+      output: node.output.map(rename),
+      name: at.writer.fresh(`${node.name}.${copy.repeat}`),
+    };
+    at.writer.put(at.graph, withFields(node, moved));
+  }
+  return names;
+}
+
+/** A float input of the model with four dimensions: the past of key or value. */
+function isPast(at: SiteWriter, name: string): boolean {
+  const past = at.graph.input(name);
+  return past?.type?.tensorType?.shape?.dim.length === 4;
+}
+
+/** The heads of a past with H heads that belong to one repeat. */
+function pastHeads(
+  at: SiteWriter,
+  past: string,
+  { repeat, repeats }: { readonly repeat: number; readonly repeats: number },
+): string {
+  const { heads } = at.site.query;
+  const info = at.graph.input(past)!;
+  at.writer.retype(at.graph.scopeOf(past)!, withDimension(info, 1, heads));
+  const index = Array.from({ length: heads / repeats }, (_, g) => g * repeats + repeat);
+  return at.node("Gather", [past, at.writer.integers(index)], { label: `past.${repeat}`, attributes: { axis: 1n } });
+}
+
+/** Interleaves the copies of a value [B, G, …] to [B, H, …], as `output`. */
+function interleave(
+  at: SiteWriter,
+  copies: readonly ReadonlyMap<string, string>[],
+  spec: { readonly value: string; readonly output: string; readonly groups: number; readonly view: HeadView },
+): void {
+  const { headSize, heads } = spec.view;
+  const last = at.tracer.runs.every((run) => run.value(at.graph, spec.value).shape!.at(-1) === headSize);
+  const rest = last ? [-1, headSize] : [headSize, -1];
+  const parts = copies.map((names) =>
+    at.reshape(names.get(spec.value)!, [0, spec.groups, 1, ...rest], { label: "repeat" })
+  );
+  const stacked = at.node("Concat", parts, { label: "repeats", attributes: { axis: 2n } });
+  at.reshape(stacked, [0, heads, ...rest], { label: "heads", output: spec.output });
+}

@@ -1,0 +1,135 @@
+/**
+ * Collects the edits of a rewrite: new nodes under fresh names, constants stored once, nodes that new ones replace.
+ *
+ * @module
+ */
+import { applyEdits, type GraphEdit, NameSource } from "../../onnx/edit.ts";
+import { withFields } from "../../onnx/codec.ts";
+import type { Graph } from "../../onnx/graph.ts";
+import type { OnnxModel } from "../../onnx/model.ts";
+import {
+  type AttributeValue,
+  makeNode,
+  type NodeProto,
+  type TensorProto,
+  type ValueInfoProto,
+} from "../../onnx/node.ts";
+import { DataType, floatTensor, int64Tensor } from "../../onnx/tensor.ts";
+import type { Analysis } from "../find.ts";
+
+/** A graph edit under construction. */
+interface OpenEdit extends GraphEdit {
+  readonly removed: Set<NodeProto>;
+  readonly added: NodeProto[];
+  readonly initializers: TensorProto[];
+  readonly inputs: ValueInfoProto[];
+  readonly retyped: Map<string, ValueInfoProto>;
+}
+
+/** Writes the new parts of a model. Tensors and inputs go to the main graph, where subgraphs see them. */
+export class ModelWriter {
+  readonly #analysis: Analysis;
+  readonly #names: NameSource;
+  readonly #edits = new Map<Graph, OpenEdit>();
+  readonly #constants = new Map<string, string>();
+
+  constructor(analysis: Analysis) {
+    this.#analysis = analysis;
+    this.#names = new NameSource(analysis.graph);
+  }
+
+  /** A name that no value and no node of the model has. */
+  fresh(wanted: string): string {
+    return this.#names.fresh(wanted);
+  }
+
+  /** Adds a node to a graph; the name of its only output is `output`, or a fresh one made from `label`. */
+  node(
+    graph: Graph,
+    opType: string,
+    spec: {
+      readonly inputs: readonly string[];
+      readonly label: string;
+      readonly output?: string | undefined;
+      readonly attributes?: Readonly<Record<string, AttributeValue>>;
+    },
+  ): string {
+    const name = this.fresh(spec.label);
+    const output = spec.output ?? name;
+    if (spec.output !== undefined) this.#replace(graph, spec.output);
+    const node = makeNode(opType, spec.inputs, [output], {
+      name,
+      ...(spec.attributes === undefined ? {} : { attributes: spec.attributes }),
+    });
+    this.#edit(graph).added.push(node);
+    return output;
+  }
+
+  /** Adds a node made elsewhere, in place of the present producers of its outputs. */
+  put(graph: Graph, node: NodeProto): void {
+    for (const output of node.output) this.#replace(graph, output);
+    this.#edit(graph).added.push(node);
+  }
+
+  /** Name of an int64 list, stored once for all who ask for the same one. */
+  integers(values: readonly number[]): string {
+    return this.#constant(
+      `integers ${values}`,
+      () => int64Tensor(this.fresh(`tuckerd.shape.${values.join("_")}`), values),
+    );
+  }
+
+  /** Name of a scalar of a floating type, stored once for all who ask for the same one. */
+  scalar(value: number, dataType: number = DataType.FLOAT): string {
+    return this.#constant(
+      `scalar ${dataType} ${value}`,
+      () => floatTensor(this.fresh(`tuckerd.scalar.${value}`), [], Float32Array.of(value), dataType),
+    );
+  }
+
+  /** Adds an initializer to the main graph. */
+  initializer(tensor: TensorProto): void {
+    this.#edit(this.#analysis.graph).initializers.push(tensor);
+  }
+
+  /** Adds a model input. */
+  input(info: ValueInfoProto): void {
+    this.#edit(this.#analysis.graph).inputs.push(info);
+  }
+
+  /** Gives a graph's input or output another type. */
+  retype(graph: Graph, info: ValueInfoProto): void {
+    this.#edit(graph).retyped.set(info.name, info);
+  }
+
+  /** The model with every edit applied and dead nodes dropped; the original is untouched. */
+  finish(model: OnnxModel): OnnxModel {
+    const graph = applyEdits(this.#analysis.graph, this.#edits);
+    return { ...model, proto: withFields(model.proto, { graph }) };
+  }
+
+  #edit(graph: Graph): OpenEdit {
+    let edit = this.#edits.get(graph);
+    if (edit === undefined) {
+      edit = { removed: new Set(), added: [], initializers: [], inputs: [], retyped: new Map() };
+      this.#edits.set(graph, edit);
+    }
+    return edit;
+  }
+
+  /** The value will be made by a new node: the node that makes it now goes. */
+  #replace(graph: Graph, name: string): void {
+    const node = graph.producer(name);
+    if (node !== undefined) this.#edit(graph).removed.add(node);
+  }
+
+  #constant(key: string, make: () => TensorProto): string {
+    let name = this.#constants.get(key);
+    if (name === undefined) {
+      const tensor = make();
+      this.initializer(tensor);
+      this.#constants.set(key, name = tensor.name);
+    }
+    return name;
+  }
+}

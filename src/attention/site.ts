@@ -1,0 +1,53 @@
+/**
+ * One place in a graph where attention is computed: what the families hand to the finder and the rewriter.
+ *
+ * @module
+ */
+import type { Graph } from "../onnx/graph.ts";
+import type { NodeProto } from "../onnx/node.ts";
+import type { HeadView } from "./heads.ts";
+import type { Projection } from "./trace/projection.ts";
+
+/** The output projection as the context reaches it. */
+export interface OutputView {
+  readonly projection: Projection;
+  /** Row of the output matrix that position j of head i meets, at [i · headSize + j]. */
+  readonly rows: Int32Array;
+  /** The projection reads `scale · context`; 1 where the path isn't exact. */
+  readonly scale: number;
+  /** Why the path from context to projection does more than move and scale elements. */
+  readonly inexact: string | undefined;
+  /** Output bias, d numbers. */
+  readonly bias: Float32Array | undefined;
+  /** Name of the value that holds projection plus bias. */
+  readonly result: string;
+}
+
+/** One attention computation, found in one graph. */
+export interface Site {
+  readonly graph: Graph;
+  /** The Softmax or the fused operator. */
+  readonly anchor: NodeProto;
+  readonly query: HeadView;
+  readonly key: HeadView;
+  readonly value: HeadView;
+  readonly output: OutputView;
+  /** Name of the product query · keyᵀ; what follows it stays. */
+  readonly scores: string;
+  /** Name of the softmax's result as the context product reads it. */
+  readonly probabilities: string;
+  /** Name of the context: probabilities · value. */
+  readonly context: string;
+  /** The model's outputs that hold keys and values for the next call, [B, G, positions, h]; undefined without a cache. */
+  readonly present: { readonly key: string | undefined; readonly value: string | undefined };
+  /** Why query and key can't run in the small space; undefined if they can. */
+  readonly queryKeyExpandedBecause: string | undefined;
+  /** Why value and output can't run in the small space; undefined if they can. */
+  readonly valueOutputExpandedBecause: string | undefined;
+}
+
+/** A site before it is known what may run in the small space. */
+export type SiteParts = Omit<Site, "present" | "queryKeyExpandedBecause" | "valueOutputExpandedBecause">;
+
+/** A family's verdict on an anchor: a site, or the reason why it is left alone. */
+export type Verdict = { readonly site: Site } | { readonly reason: string };

@@ -1,0 +1,135 @@
+/**
+ * Whether query and key, and value and output, may run in r2 numbers per head: the small space gives the same result only
+ * if nothing but scores and contexts sees the numbers in between.
+ *
+ * @module
+ */
+import type { NodeProto } from "../onnx/node.ts";
+import type { HeadView } from "./heads.ts";
+import type { Site, SiteParts } from "./site.ts";
+import { isElementwise } from "./trace/arithmetic.ts";
+import { isMovement } from "./trace/movement.ts";
+import type { Tracer } from "./trace/tracer.ts";
+
+/** What the way through the softmax does to sums. */
+export interface SoftmaxPath {
+  /** An operator before the softmax that isn't indifferent to a constant per row. */
+  readonly notAdditive: string | undefined;
+  /** An operator behind the softmax after which rows may no longer sum to one. */
+  readonly rowSumBroken: string | undefined;
+}
+
+/** Judges both pairs of a site, and finds what the model gives out as its cache. */
+export function judgeSpaces(
+  tracer: Tracer,
+  site: SiteParts,
+  path: SoftmaxPath,
+): Pick<Site, "present" | "queryKeyExpandedBecause" | "valueOutputExpandedBecause"> {
+  const { present, problem } = readersOf(tracer, site);
+  return {
+    present,
+    queryKeyExpandedBecause: queryKeyProblem(tracer, site, path) ?? problem,
+    valueOutputExpandedBecause: valueOutputProblem(tracer, site, path) ?? problem,
+  };
+}
+
+/** Values on the way from the projections to scores and context, in no order, without those two. */
+export function valuesBetween(site: SiteParts): string[] {
+  const starts = [site.query, site.key, site.value].map((view) => view.projection.node.output[0]!);
+  return followers(site, starts, [site.scores, site.context]);
+}
+
+/** Values on the way from the context to the output projection, the context among them. */
+export function valuesBehind(site: SiteParts): string[] {
+  return followers(site, [site.context], [site.output.projection.node.output[0]!, site.output.result]);
+}
+
+/** Everything made from `starts` by operators that move elements or work element by element, up to `ends`. */
+function followers(site: SiteParts, starts: readonly string[], ends: readonly string[]): string[] {
+  const { graph } = site;
+  const pending = [...starts];
+  const seen = new Set<string>();
+  while (pending.length > 0) {
+    const name = pending.pop()!;
+    if (seen.has(name) || ends.includes(name)) continue;
+    seen.add(name);
+    for (const { node, graph: user } of graph.uses(name)) {
+      if (user === graph && (isMovement(node) || isElementwise(node))) pending.push(...node.output);
+    }
+  }
+  return [...seen];
+}
+
+/** Whether a node is one of the two products. */
+function makes(node: NodeProto, site: SiteParts): boolean {
+  return node.output[0] === site.scores || node.output[0] === site.context;
+}
+
+function queryKeyProblem(tracer: Tracer, { query, key }: SiteParts, path: SoftmaxPath): string | undefined {
+  if (query.inexact !== undefined) return `query: ${query.inexact}`;
+  if (key.inexact !== undefined) return `key: ${key.inexact}`;
+  if (path.notAdditive !== undefined && key.bias !== undefined) {
+    return `${path.notAdditive} bends the scores, so the key bias doesn't cancel`;
+  }
+  return streamProblem(tracer, query) ?? streamProblem(tracer, key) ?? pastProblem(tracer, key);
+}
+
+function valueOutputProblem(tracer: Tracer, { value, output }: SiteParts, path: SoftmaxPath): string | undefined {
+  if (value.inexact !== undefined) return `value: ${value.inexact}`;
+  if (output.inexact !== undefined) return `output: ${output.inexact}`;
+  if (path.rowSumBroken !== undefined && value.bias !== undefined) {
+    return `${path.rowSumBroken} changes its row sums, so the value bias can't move behind it`;
+  }
+  return streamProblem(tracer, value) ?? pastProblem(tracer, value);
+}
+
+/** The rewritten block splits heads off a [batch, positions, d] stream. */
+function streamProblem(tracer: Tracer, view: HeadView): string | undefined {
+  const { graph, input } = view.projection;
+  const shape = tracer.value(graph, input).shape;
+  return shape?.length === 3 ? undefined : `its input ${input} has shape [${shape}], not [batch, positions, hidden]`;
+}
+
+/** The rewritten block puts new positions behind the past along the third dimension. */
+function pastProblem(tracer: Tracer, view: HeadView): string | undefined {
+  if (view.past === undefined) return undefined;
+  const shape = tracer.value(view.projection.graph, view.past).shape;
+  const fits = shape?.length === 4 && shape[3] === view.headSize;
+  return fits ? undefined : `its past ${view.past} has shape [${shape}], not [batch, heads, positions, head size]`;
+}
+
+/**
+ * Who else reads query, key or value on their way to the two products: a reader would see the original numbers, so the block
+ * must keep them at full size. Reading shapes doesn't count, and the cache that the model gives out is told apart.
+ */
+function readersOf(tracer: Tracer, site: SiteParts): { present: Site["present"]; problem: string | undefined } {
+  const { graph } = site;
+  const present: { key: string | undefined; value: string | undefined } = { key: undefined, value: undefined };
+  let problem: string | undefined;
+  for (const name of valuesBetween(site)) {
+    if (graph.isOutput(name)) {
+      const part = cachedPart(tracer, site, name);
+      if (part === undefined) problem ??= `the model gives ${name} out`;
+      else present[part] = name;
+    }
+    for (const { node, graph: user } of graph.uses(name)) {
+      if (node.opType === "Shape" || node.opType === "Size") continue;
+      const follows = isMovement(node) || isElementwise(node) || makes(node, site);
+      if (user !== graph || !follows || tracer.projection(graph, node) !== undefined) {
+        problem ??= `${node.opType} (${node.name || node.output[0]}) reads ${name} too`;
+      }
+    }
+  }
+  return { present, problem };
+}
+
+/** Which of key and value a model output [batch, heads, positions, head size] holds. */
+function cachedPart(tracer: Tracer, site: SiteParts, name: string): "key" | "value" | undefined {
+  const trace = tracer.trace(site.graph, name);
+  if (trace?.shape.length !== 4 || trace.shape[3] !== site.key.headSize) return undefined;
+  const { source, index } = tracer.sourceOf(trace.origin.at(-1)!);
+  const column = index % (source.shape.at(-1) ?? 1);
+  return (["key", "value"] as const).find((part) =>
+    source.node === site[part].projection.node && site[part].columns.includes(column)
+  );
+}

@@ -1,0 +1,113 @@
+/**
+ * Constants of a graph: initializers, Constant nodes, and what exporters left unfolded between them and their reader
+ * (Transpose, Cast, Slice, dequantisation…).
+ *
+ * @module
+ */
+import { TuckerdError } from "../../errors.ts";
+import type { Graph } from "../../onnx/graph.ts";
+import {
+  floatAttribute,
+  floatsAttribute,
+  intAttribute,
+  intsAttribute,
+  type NodeProto,
+  operatorOf,
+  tensorAttribute,
+  type TensorProto,
+} from "../../onnx/node.ts";
+import { isFloating, readFloats, readIntegers, sizeOf, tensorShape } from "../../onnx/tensor.ts";
+import { movementOf } from "./movement.ts";
+import { broadcastIndex, broadcastShapes, DATA_LIMIT, type Value } from "./value.ts";
+
+/** Numbers of a constant, row-major. */
+export interface ConstantArray {
+  readonly shape: readonly number[];
+  readonly data: ArrayLike<number>;
+}
+
+/** What is known of a stored tensor: numbers only where they are few. */
+export function tensorValue(tensor: TensorProto, folder: string): Value {
+  const shape = tensorShape(tensor);
+  const integer = !isFloating(tensor.dataType);
+  const few = sizeOf(shape) <= DATA_LIMIT && tensor.dataType !== 8;
+  const data = few ? integer ? readIntegers(tensor, folder) : readFloats(tensor, folder) : undefined;
+  return { shape, data, integer, constant: true };
+}
+
+/** What a Constant node holds. */
+export function constantNodeArray(node: NodeProto, folder: string): ConstantArray | undefined {
+  const tensor = tensorAttribute(node, "value");
+  if (tensor !== undefined) return tensorArray(tensor, folder);
+  for (const { name } of node.attribute) {
+    if (name === "value_float") return { shape: [], data: [floatAttribute(node, name, 0)] };
+    if (name === "value_int") return { shape: [], data: [intAttribute(node, name, 0)] };
+    const list = name === "value_floats"
+      ? floatsAttribute(node, name)
+      : name === "value_ints"
+      ? intsAttribute(node, name)
+      : undefined;
+    if (list !== undefined) return { shape: [list.length], data: list };
+  }
+  return undefined;
+}
+
+/** All numbers of a stored tensor. */
+export function tensorArray(tensor: TensorProto, folder: string): ConstantArray {
+  const data = isFloating(tensor.dataType) ? readFloats(tensor, folder) : readIntegers(tensor, folder);
+  return { shape: tensorShape(tensor), data };
+}
+
+/**
+ * Evaluates a constant value of any size.
+ *
+ * @throws TuckerdError "unsupported" if an operator between the stored tensor and the value isn't known here.
+ */
+export function constantArray(graph: Graph, name: string, folder: string): ConstantArray {
+  const tensor = graph.initializer(name);
+  if (tensor !== undefined) return tensorArray(tensor, folder);
+  const node = graph.producer(name);
+  const result = node && evaluateConstant(graph, node, { name, folder });
+  if (result === undefined) {
+    throw new TuckerdError(
+      "unsupported",
+      `the constant ${name} comes from ${node === undefined ? "no node" : operatorOf(node)}, which isn't understood`,
+    );
+  }
+  return result;
+}
+
+function evaluateConstant(
+  graph: Graph,
+  node: NodeProto,
+  wanted: { readonly name: string; readonly folder: string },
+): ConstantArray | undefined {
+  if (node.opType === "Constant") return constantNodeArray(node, wanted.folder);
+  const inputs = node.input.map((name) => name === "" ? undefined : constantArray(graph, name, wanted.folder));
+  const values = inputs.map((input) => input && { ...input, integer: false, constant: true });
+  const movement = movementOf(node, values);
+  if (movement !== undefined) {
+    const { shape, index } = movement.outputs[node.output.indexOf(wanted.name)]!;
+    const data = movement.dataInputs.length === 1
+      ? inputs[movement.dataInputs[0]!]!.data
+      : Float32Array.from(movement.dataInputs.flatMap((i) => Array.from(inputs[i]!.data)));
+    return { shape, data: index === undefined ? data : Float32Array.from(index(), (i) => data[i]!) };
+  }
+  return combineConstants(node, inputs);
+}
+
+const COMBINE: Readonly<Record<string, (a: number, b: number) => number>> = {
+  Add: (a, b) => a + b,
+  Sub: (a, b) => a - b,
+  Mul: (a, b) => a * b,
+  Div: (a, b) => a / b,
+};
+
+function combineConstants(node: NodeProto, inputs: readonly (ConstantArray | undefined)[]): ConstantArray | undefined {
+  const compute = COMBINE[node.opType];
+  const [a, b] = inputs;
+  if (compute === undefined || a === undefined || b === undefined) return undefined;
+  const shape = broadcastShapes([a.shape, b.shape]);
+  const [ia, ib] = [broadcastIndex(a.shape, shape), broadcastIndex(b.shape, shape)];
+  return { shape, data: Float32Array.from(ia, (i, k) => compute(a.data[i]!, b.data[ib[k]!]!)) };
+}

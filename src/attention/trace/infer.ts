@@ -1,0 +1,148 @@
+/**
+ * Output shapes of the operators that neither move elements nor work element by element, as far as transformers use them.
+ *
+ * @module
+ */
+import { intAttribute, intsAttribute, type NodeProto } from "../../onnx/node.ts";
+import { sizeOf } from "../../onnx/tensor.ts";
+import { axisOf, broadcastShapes, shaped, type Value } from "./value.ts";
+
+type Shape = readonly number[] | undefined;
+type Rule = (node: NodeProto, shapes: readonly Shape[], inputs: readonly (Value | undefined)[]) => readonly Shape[];
+
+/** Shapes of a node's outputs; empty for an operator that isn't known here. */
+export function inferShapes(node: NodeProto, inputs: readonly (Value | undefined)[]): (Value | undefined)[] {
+  const rule = rules.get(node.opType) ?? (node.opType.startsWith("Reduce") ? reduce : undefined);
+  const integer = inputs[0]?.integer ?? false;
+  return (rule?.(node, inputs.map((input) => input?.shape), inputs) ?? []).map((shape) => shaped(shape, integer));
+}
+
+const sameAsFirst: Rule = (_node, [first]) => [first];
+
+const matmul: Rule = (_node, [a, b]) => [matmulShape(a, b)];
+
+/** Shape of numpy.matmul. */
+export function matmulShape(a: Shape, b: Shape): Shape {
+  if (a === undefined || b === undefined) return undefined;
+  if (a.length < 2 || b.length < 2) return a.length === 1 && b.length === 2 ? [b[1]!] : a.slice(0, -1);
+  return [...broadcastShapes([a.slice(0, -2), b.slice(0, -2)]), a.at(-2)!, b.at(-1)!];
+}
+
+const gemm: Rule = (node, [a, b]) => {
+  if (a === undefined || b === undefined) return [];
+  return [[a[intAttribute(node, "transA", 0)]!, b[1 - intAttribute(node, "transB", 0)]!]];
+};
+
+const matmulNBits: Rule = (node, [a]) => [a && [...a.slice(0, -1), intAttribute(node, "N", 0)]];
+
+const gather: Rule = (node, [data, indices]) => {
+  if (data === undefined || indices === undefined) return [];
+  const axis = axisOf(intAttribute(node, "axis", 0), data.length);
+  return [[...data.slice(0, axis), ...indices, ...data.slice(axis + 1)]];
+};
+
+const gatherElements: Rule = (_node, [, indices]) => [indices];
+
+const gatherND: Rule = (node, [data, indices]) => {
+  if (data === undefined || indices === undefined) return [];
+  const batch = intAttribute(node, "batch_dims", 0);
+  return [[...indices.slice(0, -1), ...data.slice(batch + indices.at(-1)!)]];
+};
+
+const reduce: Rule = (node, [data], inputs) => {
+  if (data === undefined) return [];
+  const given = intsAttribute(node, "axes") ?? (inputs[1]?.data && Array.from(inputs[1].data));
+  if (given === undefined && node.input[1]) return [];
+  const axes = (given ?? data.map((_, i) => i)).map((axis) => axisOf(axis, data.length));
+  const keep = intAttribute(node, "keepdims", 1) === 1;
+  return [data.flatMap((size, i) => !axes.includes(i) ? [size] : keep ? [1] : [])];
+};
+
+const argReduce: Rule = (node, [data]) => {
+  if (data === undefined) return [];
+  const axis = axisOf(intAttribute(node, "axis", 0), data.length);
+  return [intAttribute(node, "keepdims", 1) === 1 ? data.with(axis, 1) : data.toSpliced(axis, 1)];
+};
+
+const conv: Rule = (node, [x, w]) => {
+  if (x === undefined || w === undefined) return [];
+  const spatial = x.slice(2);
+  const kernel = intsAttribute(node, "kernel_shape") ?? w.slice(2);
+  const strides = intsAttribute(node, "strides") ?? spatial.map(() => 1);
+  const pads = intsAttribute(node, "pads") ?? spatial.flatMap(() => [0, 0]);
+  const dilations = intsAttribute(node, "dilations") ?? spatial.map(() => 1);
+  const sizes = spatial.map((size, i) => {
+    const covered = (kernel[i]! - 1) * dilations[i]! + 1;
+    return Math.max(1, Math.floor((size + pads[i]! + pads[i + spatial.length]! - covered) / strides[i]!) + 1);
+  });
+  return [[x[0]!, w[0]!, ...sizes]];
+};
+
+const pad: Rule = (node, [data], inputs) => {
+  const pads = intsAttribute(node, "pads") ?? (inputs[1]?.data && Array.from(inputs[1].data));
+  if (data === undefined || pads === undefined) return [];
+  return [data.map((size, i) => size + pads[i]! + pads[i + data.length]!)];
+};
+
+const oneHot: Rule = (_node, [indices], inputs) => {
+  const depth = inputs[1]?.data?.[0];
+  return indices === undefined || depth === undefined ? [] : [[...indices, depth]];
+};
+
+/** Einsum without repeated letters in one operand, as transformers use it. */
+const einsum: Rule = (node, shapes) => {
+  const equation = new TextDecoder().decode(node.attribute.find(({ name }) => name === "equation")?.s);
+  const [left, right] = equation.replaceAll(" ", "").split("->");
+  if (left === undefined || right === undefined || left.includes(".")) return [];
+  const sizes = new Map<string, number>();
+  left.split(",").forEach((letters, i) =>
+    [...letters].forEach((letter, k) => sizes.set(letter, shapes[i]?.[k] ?? NaN))
+  );
+  const shape = [...right].map((letter) => sizes.get(letter) ?? NaN);
+  return [shape.some(Number.isNaN) ? undefined : shape];
+};
+
+const embedLayerNorm: Rule = (_node, [ids, , words]) => [ids && words && [...ids, words.at(-1)!], ids && [ids[0]!]];
+
+const fusedAttention: Rule = (_node, [x, weight]) => [x && weight && [...x.slice(0, -1), weight.at(-1)! / 3]];
+
+const multiHeadAttention: Rule = (
+  _node,
+  [query, , value],
+) => [query && value && [...query.slice(0, -1), value.at(-1)!]];
+
+const rules = new Map<string, Rule>([
+  ["MatMul", matmul],
+  ["FusedMatMul", matmul],
+  ["MatMulInteger", matmul],
+  ["MatMulIntegerToFloat", matmul],
+  ["DynamicQuantizeMatMul", matmul],
+  ["Gemm", gemm],
+  ["MatMulNBits", matmulNBits],
+  ["Gather", gather],
+  ["GatherElements", gatherElements],
+  ["GatherND", gatherND],
+  ["ScatterND", sameAsFirst],
+  ["ScatterElements", sameAsFirst],
+  ["ArgMax", argReduce],
+  ["ArgMin", argReduce],
+  ["Conv", conv],
+  ["Pad", pad],
+  ["OneHot", oneHot],
+  ["Einsum", einsum],
+  ["LayerNormalization", sameAsFirst],
+  ["SimplifiedLayerNormalization", sameAsFirst],
+  ["RMSNormalization", sameAsFirst],
+  ["SkipLayerNormalization", (_node, [x]) => [x, undefined, undefined, x]],
+  ["SkipSimplifiedLayerNormalization", (_node, [x]) => [x, undefined, undefined, x]],
+  ["DynamicQuantizeLinear", (_node, [x]) => [x, [], []]],
+  ["EmbedLayerNormalization", embedLayerNorm],
+  ["RotaryEmbedding", sameAsFirst],
+  ["Attention", fusedAttention],
+  ["MultiHeadAttention", multiHeadAttention],
+]);
+
+/** Number of rows of a projection's output: all dimensions but the last. */
+export function rowsOf(shape: readonly number[]): number {
+  return sizeOf(shape.slice(0, -1));
+}

@@ -1,0 +1,283 @@
+/**
+ * Where every element of a tensor comes from. Instead of matching each exporter's way to split heads, the graph's own
+ * movement operators are followed backwards, element by element, to the projections and products that made the numbers.
+ *
+ * @module
+ */
+import type { Graph } from "../../onnx/graph.ts";
+import { type NodeProto, operatorOf } from "../../onnx/node.ts";
+import { sizeOf } from "../../onnx/tensor.ts";
+import { isElementwise } from "./arithmetic.ts";
+import { constantArray } from "./constants.ts";
+import { agreedData, type ProbeRun } from "./evaluate.ts";
+import { movementOf } from "./movement.ts";
+import { type Projection, projectionOf } from "./projection.ts";
+import { broadcastIndex, type Value } from "./value.ts";
+
+/** What first made numbers: tracing goes back to here and no further. */
+export interface Source {
+  readonly kind: "projection" | "product" | "input" | "other";
+  readonly graph: Graph;
+  /** Name of the value. */
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** The node that made it; undefined for a model input. */
+  readonly node: NodeProto | undefined;
+  readonly projection: Projection | undefined;
+  /** First of the source's numbers in the tracer's numbering of origins. */
+  readonly base: number;
+}
+
+/** An affine view of sources: element i is `scale[i] · origin[i] + offset[i]`. */
+export interface Trace {
+  readonly shape: readonly number[];
+  /** For every element, the number of the source element it comes from; −1 for a constant. */
+  readonly origin: Int32Array;
+  readonly scale: Float64Array;
+  readonly offset: Float64Array;
+  /**
+   * Undefined if the view is exact. Otherwise why it isn't (a rotation, a norm…): `origin` then still says which element
+   * of a projection it mainly depends on.
+   */
+  readonly inexact: string | undefined;
+}
+
+/** Traces values of a model under a pair of probe runs. */
+export class Tracer {
+  readonly runs: readonly [ProbeRun, ProbeRun];
+  readonly #folder: string;
+  readonly #sources: Source[] = [];
+  readonly #traces = new Map<Graph, Map<string, Trace | undefined>>();
+  readonly #projections = new Map<NodeProto, Projection | undefined>();
+  #next = 0;
+
+  constructor(runs: readonly [ProbeRun, ProbeRun], folder: string) {
+    this.runs = runs;
+    this.#folder = folder;
+  }
+
+  /** What the first probe run knows of a value. */
+  value(graph: Graph, name: string): Value {
+    return this.runs[0].value(graph, name);
+  }
+
+  /** The trace of a value, or undefined where its shape isn't known. */
+  trace(graph: Graph, name: string): Trace | undefined {
+    const scope = graph.scopeOf(name) ?? graph;
+    let known = this.#traces.get(scope);
+    if (known === undefined) this.#traces.set(scope, known = new Map());
+    if (!known.has(name)) known.set(name, this.#follow(scope, name));
+    return known.get(name);
+  }
+
+  /** The source that an origin number belongs to, and the element's flat index in it. */
+  sourceOf(origin: number): { readonly source: Source; readonly index: number } {
+    let low = 0;
+    let high = this.#sources.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.#sources[middle]!.base <= origin) low = middle;
+      else high = middle - 1;
+    }
+    const source = this.#sources[low]!;
+    return { source, index: origin - source.base };
+  }
+
+  /** Whether a value depends on what a projection's node makes. */
+  reaches(graph: Graph, name: string, node: NodeProto): boolean {
+    const trace = this.trace(graph, name);
+    return trace?.origin.some((origin) => origin >= 0 && this.sourceOf(origin).source.node === node) ?? false;
+  }
+
+  /** The projection that a node of a graph computes, if it is one. */
+  projection(graph: Graph, node: NodeProto): Projection | undefined {
+    if (!this.#projections.has(node)) {
+      this.#projections.set(node, projectionOf(graph, node, (name) => this.value(graph, name)));
+    }
+    return this.#projections.get(node);
+  }
+
+  #follow(graph: Graph, name: string): Trace | undefined {
+    const value = this.value(graph, name);
+    if (value.shape === undefined) return undefined;
+    if (value.constant) return this.#constant(graph, name, value.shape);
+    const node = graph.producer(name);
+    if (node === undefined) return this.#source(graph, name, { kind: "input", node });
+    const projection = this.projection(graph, node);
+    if (projection !== undefined) return this.#projected(projection, name);
+    if (node.opType === "MatMul") return this.#source(graph, name, { kind: "product", node });
+    return this.#moved(graph, node, name) ?? this.#affine(graph, node, value.shape) ??
+      this.#mixed(graph, node, value.shape) ?? this.#source(graph, name, { kind: "other", node });
+  }
+
+  #source(
+    graph: Graph,
+    name: string,
+    of: { kind: Source["kind"]; node: NodeProto | undefined; projection?: Projection },
+  ): Trace {
+    const shape = this.value(graph, name).shape!;
+    const size = sizeOf(shape);
+    const base = this.#next;
+    this.#next += size;
+    this.#sources.push({ ...of, graph, name, shape, projection: of.projection, base });
+    return {
+      shape,
+      origin: Int32Array.from({ length: size }, (_, i) => base + i),
+      scale: new Float64Array(size).fill(1),
+      offset: new Float64Array(size),
+      inexact: undefined,
+    };
+  }
+
+  /** A projection's own scale and bias belong to the view, so that the source is stream @ W alone. */
+  #projected(projection: Projection, name: string): Trace {
+    const { graph, node, alpha, beta, bias, columns } = projection;
+    const trace = this.#source(graph, name, { kind: "projection", node, projection });
+    trace.scale.fill(alpha);
+    if (bias !== undefined) {
+      const { shape, data } = constantArray(graph, bias, this.#folder);
+      const index = broadcastIndex(shape, [trace.origin.length / columns, columns]);
+      index.forEach((from, i) => trace.offset[i] = beta * data[from]!);
+    }
+    return trace;
+  }
+
+  #constant(graph: Graph, name: string, shape: readonly number[]): Trace | undefined {
+    const size = sizeOf(shape);
+    if (size > 1 << 20) return undefined; // a table, not a bias: no projection reaches through it
+    const data = this.value(graph, name).data ?? constantArray(graph, name, this.#folder).data;
+    return {
+      shape,
+      origin: new Int32Array(size).fill(-1),
+      scale: new Float64Array(size),
+      offset: Float64Array.from(data),
+      inexact: undefined,
+    };
+  }
+
+  #moved(graph: Graph, node: NodeProto, name: string): Trace | undefined {
+    const movement = movementOf(node, node.input.map((input) => input === "" ? undefined : this.value(graph, input)));
+    if (movement === undefined) return undefined;
+    const { shape, index } = movement.outputs[node.output.indexOf(name)]!;
+    const parts = movement.dataInputs.map((i) => this.trace(graph, node.input[i]!));
+    if (!parts.every((part) => part !== undefined)) return undefined;
+    const whole = parts.length === 1 ? parts[0]! : joined(parts);
+    if (index === undefined) return { ...whole, shape };
+    const picks = index();
+    return {
+      shape,
+      origin: Int32Array.from(picks, (i) => whole.origin[i]!),
+      scale: Float64Array.from(picks, (i) => whole.scale[i]!),
+      offset: Float64Array.from(picks, (i) => whole.offset[i]!),
+      inexact: whole.inexact,
+    };
+  }
+
+  /** Scaling and shifting by numbers that are known and don't depend on the input's sizes. */
+  #affine(graph: Graph, node: NodeProto, shape: readonly number[]): Trace | undefined {
+    if (!["Add", "Sub", "Mul", "Div", "Neg"].includes(node.opType)) return undefined;
+    if (node.opType === "Neg") return this.#scaled(graph, node, { shape, by: -1 });
+    const known = [0, 1].map((i) => this.#numbers(graph, node.input[i]!));
+    const side = known[1] !== undefined ? 0 : known[0] !== undefined && node.opType !== "Div" ? 1 : undefined;
+    if (side === undefined) return undefined;
+    const trace = this.trace(graph, node.input[side]!);
+    if (trace === undefined) return undefined;
+    const number = known[1 - side]!;
+    const operand = broadcastIndex(number.shape, shape);
+    const result = broadcastTrace(trace, shape);
+    for (let i = 0; i < operand.length; i++) {
+      const k = number.data[operand[i]!]!;
+      if (node.opType === "Mul" || node.opType === "Div") {
+        const factor = node.opType === "Mul" ? k : 1 / k;
+        result.scale[i]! *= factor;
+        result.offset[i]! *= factor;
+      } else if (node.opType === "Add") {
+        result.offset[i]! += k;
+      } else {
+        result.scale[i]! *= side === 0 ? 1 : -1;
+        result.offset[i] = side === 0 ? result.offset[i]! - k : k - result.offset[i]!;
+      }
+    }
+    return result;
+  }
+
+  #scaled(graph: Graph, node: NodeProto, to: { shape: readonly number[]; by: number }): Trace | undefined {
+    const trace = this.trace(graph, node.input[0]!);
+    return trace && {
+      ...trace,
+      shape: to.shape,
+      scale: trace.scale.map((value) => value * to.by),
+      offset: trace.offset.map((value) => value * to.by),
+    };
+  }
+
+  /** Known numbers: constants of any size, and small results that both probes agree on. */
+  #numbers(graph: Graph, name: string): { shape: readonly number[]; data: ArrayLike<number> } | undefined {
+    const value = this.value(graph, name);
+    if (!value.constant) return agreedData(this.runs, graph, name);
+    if (value.data !== undefined) return { shape: value.shape!, data: value.data };
+    if (value.shape === undefined || sizeOf(value.shape) > 1 << 20) return undefined;
+    return constantArray(graph, name, this.#folder);
+  }
+
+  /** Operators that mix or bend elements: the result depends mainly on its first operand that comes from a projection. */
+  #mixed(graph: Graph, node: NodeProto, shape: readonly number[]): Trace | undefined {
+    const norm = NORMS.has(node.opType);
+    if (!norm && !isElementwise(node)) return undefined;
+    const inputs = norm ? node.input.slice(0, 1) : node.opType === "Where" ? node.input.slice(1) : node.input;
+    for (const input of inputs) {
+      if (input === "") continue;
+      const trace = this.trace(graph, input);
+      if (trace === undefined || !this.#fromProjection(trace)) continue;
+      return {
+        ...broadcastTrace(trace, shape),
+        inexact: `${operatorOf(node)} (${node.name || node.output[0]}) changes it`,
+      };
+    }
+    return undefined;
+  }
+
+  #fromProjection(trace: Trace): boolean {
+    return trace.origin.some((origin) => origin >= 0 && this.sourceOf(origin).source.kind === "projection");
+  }
+}
+
+/** Norms and rotations that keep every element in its place. */
+const NORMS = new Set([
+  "LayerNormalization",
+  "SimplifiedLayerNormalization",
+  "RMSNormalization",
+  "RotaryEmbedding",
+]);
+
+/** A trace broadcast to a shape; its arrays are its own. */
+export function broadcastTrace(trace: Trace, shape: readonly number[]): Trace {
+  const index = broadcastIndex(trace.shape, shape);
+  return {
+    shape,
+    origin: Int32Array.from(index, (i) => trace.origin[i]!),
+    scale: Float64Array.from(index, (i) => trace.scale[i]!),
+    offset: Float64Array.from(index, (i) => trace.offset[i]!),
+    inexact: trace.inexact,
+  };
+}
+
+/** Traces one after the other, as the joined numbering of a movement's data inputs has them. */
+function joined(parts: readonly Trace[]): Trace {
+  const length = parts.reduce((total, part) => total + part.origin.length, 0);
+  const whole = {
+    shape: [length],
+    origin: new Int32Array(length),
+    scale: new Float64Array(length),
+    offset: new Float64Array(length),
+    inexact: parts.find((part) => part.inexact !== undefined)?.inexact,
+  };
+  let at = 0;
+  for (const part of parts) {
+    whole.origin.set(part.origin, at);
+    whole.scale.set(part.scale, at);
+    whole.offset.set(part.offset, at);
+    at += part.origin.length;
+  }
+  return whole;
+}

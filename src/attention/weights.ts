@@ -1,0 +1,90 @@
+/**
+ * Takes the weights of a block out of the graph, in the layout of `AttentionWeights`.
+ *
+ * @module
+ */
+import type { OnnxModel } from "../onnx/model.ts";
+import { analyse, locatedBlock } from "./find.ts";
+import type { HeadView } from "./heads.ts";
+import type { Site } from "./site.ts";
+import { constantArray } from "./trace/constants.ts";
+import type { Projection } from "./trace/projection.ts";
+import type { AttentionBiases, AttentionBlock, AttentionWeights } from "./types.ts";
+
+/** Weights and biases of one block. */
+export interface ExtractedWeights {
+  readonly weights: AttentionWeights;
+  readonly biases: AttentionBiases;
+}
+
+/**
+ * Weights and biases of a block that `findAttention` found in this model. Reads only this block's tensors; the arrays are
+ * the caller's.
+ *
+ * @throws TuckerdError "bad-model" if a tensor can't be read; RangeError if the block isn't this model's.
+ */
+export function extractWeights(model: OnnxModel, block: AttentionBlock): ExtractedWeights {
+  const { sites: [site], ...sizes } = locatedBlock(analyse(model), block.layer);
+  const { hiddenSize, heads, headSize } = sizes;
+  const weights = {
+    hiddenSize,
+    heads,
+    headSize,
+    query: columnsOf(site.query, model.folder),
+    key: columnsOf(site.key, model.folder),
+    value: columnsOf(site.value, model.folder),
+    output: rowsOf(site, model.folder),
+  };
+  return { weights, biases: biasesOf(site) };
+}
+
+/** What the context is multiplied by on its way to the output, apart from the weights. */
+export function outputScale({ value, output }: Site): number {
+  return value.scale * output.scale * output.projection.alpha;
+}
+
+/** A projection's matrix as d × N, whatever its layout in the file. May be a view of the file. */
+export function projectionMatrix(projection: Projection, folder: string): Float32Array {
+  const { data } = constantArray(projection.graph, projection.weight, folder);
+  const stored = data instanceof Float32Array ? data : Float32Array.from(data);
+  if (!projection.transposed) return stored;
+  const { rows, columns } = projection;
+  const matrix = new Float32Array(rows * columns);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) matrix[r * columns + c] = stored[c * rows + r]!;
+  }
+  return matrix;
+}
+
+function columnsOf(view: HeadView, folder: string): Float32Array {
+  const { rows, columns: width, transposed, graph, weight } = view.projection;
+  const { data } = constantArray(graph, weight, folder);
+  const [rowStride, columnStride] = transposed ? [1, rows] : [width, 1];
+  const { columns } = view;
+  const result = new Float32Array(rows * columns.length);
+  for (let r = 0, at = 0; r < rows; r++) {
+    for (let c = 0; c < columns.length; c++) result[at++] = data[r * rowStride + columns[c]! * columnStride]!;
+  }
+  return result;
+}
+
+function rowsOf(site: Site, folder: string): Float32Array {
+  const { projection, rows } = site.output;
+  const matrix = projectionMatrix(projection, folder);
+  const width = projection.columns;
+  const result = new Float32Array(rows.length * width);
+  rows.forEach((row, i) => result.set(matrix.subarray(row * width, (row + 1) * width), i * width));
+  return result;
+}
+
+/** The value bias is given as it reaches the output projection: with the scales that stand between. */
+function biasesOf(site: Site): AttentionBiases {
+  const { query, key, value, output } = site;
+  const scale = outputScale(site);
+  return {
+    ...(query.bias === undefined ? {} : { query: query.bias.slice() }),
+    ...(key.bias === undefined ? {} : { key: key.bias.slice() }),
+    ...(value.bias === undefined ? {} : { value: value.bias.map((number) => number * scale) }),
+    ...(output.bias === undefined ? {} : { output: output.bias.slice() }),
+  };
+}
