@@ -1,0 +1,9 @@
+/**
+ * Small dense linear algebra: matrix products on ONNX Runtime, symmetric eigenproblems, orthonormalisation.
+ *
+ * @module
+ */
+export * from "./matmul.ts";
+export * from "./threads.ts";
+export * from "./orthonormal.ts";
+export * from "./symmetric_eigen.ts";

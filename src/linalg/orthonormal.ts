@@ -1,0 +1,107 @@
+/**
+ * Orthonormal bases of the columns of a tall matrix, in float64.
+ *
+ * @module
+ */
+import { matmul } from "./matmul.ts";
+
+/**
+ * An m×n matrix with orthonormal columns that span the columns of `matrix` (m×n, m ≥ n); where those are dependent, the
+ * missing directions are filled in. Cholesky QR, twice (Yamamoto et al. 2015), which is all matrix products; Householder
+ * where the Gram matrix is too ill-conditioned for it.
+ */
+export async function orthonormalColumns(matrix: Float64Array, m: number, n: number): Promise<Float64Array> {
+  if (matrix.length !== m * n || m < n) {
+    throw new RangeError(`orthonormalColumns: ${matrix.length} numbers for ${m}×${n}, which must be tall`);
+  }
+  const scaled = withUnitColumns(matrix, m, n);
+  const once = await choleskyQR(scaled, m, n);
+  const twice = once === undefined ? undefined : await choleskyQR(once, m, n);
+  return twice ?? householderQ(scaled, m, n);
+}
+
+/** Columns scaled to norm 1, so that small ones aren't taken for dependent; zero columns stay. */
+function withUnitColumns(matrix: Float64Array, m: number, n: number): Float64Array {
+  const norms = new Float64Array(n);
+  for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) norms[j]! += matrix[i * n + j]! ** 2;
+  const factors = norms.map((norm) => norm > 0 ? 1 / Math.sqrt(norm) : 0);
+  return matrix.map((value, index) => value * factors[index % n]!);
+}
+
+/** Q of one Cholesky QR step, or undefined where a pivot shows that it would lose too many digits. */
+async function choleskyQR(matrix: Float64Array, m: number, n: number): Promise<Float64Array | undefined> {
+  const gram = await matmul(matrix, matrix, { m: n, k: m, n, transposeA: true });
+  const inverse = invertedCholesky(gram, n);
+  return inverse === undefined ? undefined : await matmul(matrix, inverse, { m, k: n, n, transposeB: true });
+}
+
+/** Smallest pivot of a unit-diagonal Gram matrix after which two Cholesky steps still reach full accuracy. */
+const SMALLEST_PIVOT = 1e-12;
+
+/** L⁻¹ of the Cholesky factor A = L Lᵀ of a matrix with diagonal near 1, row-major lower triangular. */
+function invertedCholesky(gram: Float64Array, n: number): Float64Array | undefined {
+  const factor = new Float64Array(n * n);
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j <= i; j++) {
+      let sum = gram[i * n + j]!;
+      for (let k = 0; k < j; k++) sum -= factor[i * n + k]! * factor[j * n + k]!;
+      if (i > j) factor[i * n + j] = sum / factor[j * n + j]!;
+      else if (!(sum > SMALLEST_PIVOT)) return undefined;
+      else factor[i * n + i] = Math.sqrt(sum);
+    }
+  }
+  const inverse = new Float64Array(n * n);
+  for (let i = 0; i < n; i++) {
+    const row = inverse.subarray(i * n, i * n + n);
+    for (let k = 0; k < i; k++) {
+      const weight = factor[i * n + k]!;
+      for (let j = 0; j <= k; j++) row[j]! -= weight * inverse[k * n + j]!;
+    }
+    const pivot = factor[i * n + i]!;
+    for (let j = 0; j < i; j++) row[j]! /= pivot;
+    row[i] = 1 / pivot;
+  }
+  return inverse;
+}
+
+/** Q (m×n) of the Householder QR: orthonormal whatever the rank. */
+function householderQ(matrix: Float64Array, m: number, n: number): Float64Array {
+  // Columns are kept as rows, so that the reflections run over contiguous numbers.
+  const columns = Array.from({ length: n }, (_, j) => Float64Array.from({ length: m }, (_, i) => matrix[i * n + j]!));
+  const reflectors: Float64Array[] = [];
+  for (let j = 0; j < n; j++) {
+    const reflector = columns[j]!.slice();
+    reflector.fill(0, 0, j);
+    const norm = Math.hypot(...chunkNorms(reflector));
+    reflector[j]! += reflector[j]! < 0 ? -norm : norm;
+    const length = Math.hypot(...chunkNorms(reflector));
+    if (length === 0) reflector[j] = 1; // nothing left of this column: any direction will do
+    else for (let i = j; i < m; i++) reflector[i]! /= length;
+    for (let k = j + 1; k < n; k++) reflect(columns[k]!, reflector, j);
+    reflectors.push(reflector);
+  }
+  const result = new Float64Array(m * n);
+  for (let j = 0; j < n; j++) {
+    const column = new Float64Array(m);
+    column[j] = 1;
+    for (let k = n - 1; k >= 0; k--) reflect(column, reflectors[k]!, k);
+    for (let i = 0; i < m; i++) result[i * n + j] = column[i]!;
+  }
+  return result;
+}
+
+/** Norms of pieces: `Math.hypot` takes limited arguments, and the squares must not underflow together. */
+function chunkNorms(vector: Float64Array): number[] {
+  const norms: number[] = [];
+  for (let start = 0; start < vector.length; start += 64) {
+    norms.push(Math.hypot(...vector.subarray(start, start + 64)));
+  }
+  return norms;
+}
+
+/** v ← (I − 2uuᵀ)v for a unit vector u that is 0 before `start`. */
+function reflect(vector: Float64Array, unit: Float64Array, start: number): void {
+  let dot = 0;
+  for (let i = start; i < vector.length; i++) dot += unit[i]! * vector[i]!;
+  for (let i = start; i < vector.length; i++) vector[i]! -= 2 * dot * unit[i]!;
+}

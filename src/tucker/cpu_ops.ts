@@ -1,0 +1,250 @@
+/**
+ * The tensor operations on the CPU: every product through `linalg/matmul.ts` (ONNX Runtime's MatMul). One implementation in
+ * two precisions: float32 is the `TuckerOps` of the CPU, float64 serves tensors so small that precision costs nothing.
+ *
+ * @module
+ */
+import { type FloatArray, matmul } from "../linalg/mod.ts";
+import type { OpsTensor, TuckerOps } from "./ops.ts";
+
+/** `TuckerOps` with arrays of another precision on the host side. */
+export interface PreciseOps<T extends FloatArray> extends Omit<TuckerOps, "tensor" | "read"> {
+  /** Copies host data in. */
+  tensor(data: T, shape: readonly number[]): OpsTensor;
+  /** Copies a tensor out. */
+  read(tensor: OpsTensor): Promise<T>;
+}
+
+/** float32 operations on the CPU. */
+export function createCpuOps(): Promise<TuckerOps> {
+  return Promise.resolve(new CpuOps(Float32Array));
+}
+
+/** The same operations in float64. */
+export function createFloat64Ops(): PreciseOps<Float64Array> {
+  return new CpuOps(Float64Array);
+}
+
+type ArrayType<T> = new (source: number | ArrayLike<number>) => T;
+
+/** Longest sum that is left to float32: longer ones are cut, and the pieces added in float64. */
+const SUM_LENGTH = 1024;
+/** Numbers of partial Gram matrices that are held at once. */
+const PARTIAL_GRAMS = 1 << 24;
+/** Up to this size a Gram matrix is memory-bound, and plain float64 loops over the data are as fast as a product. */
+const SMALL_GRAM = 8;
+
+/** Data that may still be under computation; an error surfaces at whoever awaits it. */
+class CpuTensor<T extends FloatArray> implements OpsTensor {
+  #data: Promise<T> | undefined;
+
+  constructor(data: Promise<T>, readonly shape: readonly number[]) {
+    this.#data = data;
+    data.catch(() => {}); // not unhandled: rethrown to the reader
+  }
+
+  get data(): Promise<T> {
+    if (this.#data === undefined) throw new TypeError(`tensor [${this.shape}] was used after it was disposed`);
+    return this.#data;
+  }
+
+  [Symbol.dispose](): void {
+    this.#data = undefined;
+  }
+}
+
+class CpuOps<T extends FloatArray> implements PreciseOps<T> {
+  readonly backend = "cpu";
+  readonly adapter = "ONNX Runtime (MLAS)";
+  readonly #type: ArrayType<T>;
+
+  constructor(type: ArrayType<T>) {
+    this.#type = type;
+  }
+
+  tensor(data: T, shape: readonly number[]): OpsTensor {
+    checkSize("tensor", data.length, shape);
+    return new CpuTensor(Promise.resolve(new this.#type(data)), shape);
+  }
+
+  async read(tensor: OpsTensor): Promise<T> {
+    return new this.#type(await this.#data(tensor));
+  }
+
+  reshape(tensor: OpsTensor, shape: readonly number[]): OpsTensor {
+    checkSize("reshape", size(tensor.shape), shape);
+    return new CpuTensor(this.#data(tensor), shape);
+  }
+
+  modeProduct(tensor: OpsTensor, mode: number, matrix: OpsTensor): OpsTensor {
+    const { outer, length, inner } = modeSizes("modeProduct", tensor.shape, mode);
+    const [rows, columns] = matrixSizes("modeProduct", matrix);
+    if (rows !== length) {
+      throw new RangeError(
+        `modeProduct: mode ${mode} of [${tensor.shape}] needs a matrix of ${length} rows, got ${rows}`,
+      );
+    }
+    const product = async (): Promise<T> => {
+      const [data, factor] = await Promise.all([this.#data(tensor), this.#data(matrix)]);
+      if (inner === 1) return matmul(data, factor, { m: outer, k: length, n: columns });
+      const left = transpose(factor, rows, columns);
+      return matmul(left, data, { m: columns, k: length, n: inner, batch: outer });
+    };
+    return new CpuTensor(product(), tensor.shape.with(mode, columns));
+  }
+
+  async gram(tensor: OpsTensor, mode: number): Promise<Float64Array> {
+    const sizes = modeSizes("gram", tensor.shape, mode);
+    const data = await this.#data(tensor);
+    if (sizes.length <= SMALL_GRAM) return smallGram(data, sizes);
+    return symmetrised(
+      sizes.inner === 1 ? await gramOfColumns(data, sizes) : await gramOfRows(data, sizes),
+      sizes.length,
+    );
+  }
+
+  matmul(
+    a: OpsTensor,
+    b: OpsTensor,
+    options: { readonly transposeA?: boolean; readonly transposeB?: boolean } = {},
+  ): OpsTensor {
+    const { transposeA = false, transposeB = false } = options;
+    const [rowsA, columnsA] = matrixSizes("matmul", a);
+    const [rowsB, columnsB] = matrixSizes("matmul", b);
+    const [m, k] = transposeA ? [columnsA, rowsA] : [rowsA, columnsA];
+    const [inner, n] = transposeB ? [columnsB, rowsB] : [rowsB, columnsB];
+    if (k !== inner) {
+      throw new RangeError(`matmul: inner sizes must agree, got ${m}×${k} times ${inner}×${n}`);
+    }
+    const product = async (): Promise<T> => {
+      const [left, right] = await Promise.all([this.#data(a), this.#data(b)]);
+      return matmul(left, right, { m, k, n, transposeA, transposeB });
+    };
+    return new CpuTensor(product(), [m, n]);
+  }
+
+  #data(tensor: OpsTensor): Promise<T> {
+    if (!(tensor instanceof CpuTensor)) throw new TypeError("the tensor belongs to other operations than these");
+    return tensor.data;
+  }
+
+  [Symbol.dispose](): void {
+    // host memory belongs to the collector
+  }
+}
+
+/** A tensor seen from one mode: how many numbers lie before, in and behind it. */
+interface ModeSizes {
+  readonly outer: number;
+  readonly length: number;
+  readonly inner: number;
+}
+
+/** Gram matrix of few rows: dot products in float64. */
+function smallGram(data: FloatArray, { outer, length, inner }: ModeSizes): Float64Array {
+  const gram = new Float64Array(length * length);
+  for (let o = 0; o < outer; o++) {
+    for (let j = 0; j < length; j++) {
+      const rowJ = (o * length + j) * inner;
+      for (let k = j; k < length; k++) {
+        const rowK = (o * length + k) * inner;
+        let even = 0, odd = 0; // two sums: the additions overlap
+        let i = 1;
+        for (; i < inner; i += 2) {
+          even += data[rowJ + i - 1]! * data[rowK + i - 1]!;
+          odd += data[rowJ + i]! * data[rowK + i]!;
+        }
+        if (i === inner) even += data[rowJ + i - 1]! * data[rowK + i - 1]!;
+        gram[j * length + k]! += even + odd;
+      }
+    }
+  }
+  for (let j = 0; j < length; j++) for (let k = 0; k < j; k++) gram[j * length + k] = gram[k * length + j]!;
+  return gram;
+}
+
+/** AᵀA of an outer×length matrix, cut along its rows. */
+async function gramOfColumns<T extends FloatArray>(data: T, { outer, length }: ModeSizes): Promise<Float64Array> {
+  const gram = new Float64Array(length * length);
+  const group = Math.max(1, Math.floor(PARTIAL_GRAMS / length ** 2));
+  for (let row = 0; row < outer;) {
+    const k = Math.min(SUM_LENGTH, outer - row);
+    const batch = k === SUM_LENGTH ? Math.min(group, Math.floor((outer - row) / SUM_LENGTH)) : 1;
+    const part = data.subarray(row * length, (row + batch * k) * length) as T;
+    addPieces(gram, await matmul(part, part, { m: length, k, n: length, batch, transposeA: true }));
+    row += batch * k;
+  }
+  return gram;
+}
+
+/** Sum of A Aᵀ over `outer` matrices of length×inner, cut along their columns. */
+async function gramOfRows<T extends FloatArray>(data: T, { outer, length, inner }: ModeSizes): Promise<Float64Array> {
+  const gram = new Float64Array(length * length);
+  const group = Math.max(1, Math.floor(PARTIAL_GRAMS / length ** 2));
+  for (let start = 0; start < inner; start += SUM_LENGTH) {
+    const k = Math.min(SUM_LENGTH, inner - start);
+    for (let o = 0; o < outer; o += group) {
+      const batch = Math.min(group, outer - o);
+      const whole = data.subarray(o * length * inner, (o + batch) * length * inner) as T;
+      const part = k === inner ? whole : columnsOf(whole, inner, start, k);
+      addPieces(gram, await matmul(part, part, { m: length, k, n: length, batch, transposeB: true }));
+    }
+  }
+  return gram;
+}
+
+/** Columns start..start+count of a matrix with `width` columns. */
+function columnsOf<T extends FloatArray>(matrix: T, width: number, start: number, count: number): T {
+  const rows = matrix.length / width;
+  const part = new (matrix.constructor as ArrayType<T>)(rows * count);
+  for (let row = 0; row < rows; row++) {
+    part.set(matrix.subarray(row * width + start, row * width + start + count), row * count);
+  }
+  return part;
+}
+
+/** Adds all matrices of a batch to `sum`. */
+function addPieces(sum: Float64Array, pieces: FloatArray): void {
+  for (let start = 0; start < pieces.length; start += sum.length) {
+    for (let i = 0; i < sum.length; i++) sum[i]! += pieces[start + i]!;
+  }
+}
+
+function symmetrised(matrix: Float64Array, n: number): Float64Array {
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j < i; j++) {
+      const mean = (matrix[i * n + j]! + matrix[j * n + i]!) / 2;
+      matrix[i * n + j] = mean;
+      matrix[j * n + i] = mean;
+    }
+  }
+  return matrix;
+}
+
+function transpose<T extends FloatArray>(matrix: T, rows: number, columns: number): T {
+  const result = new (matrix.constructor as ArrayType<T>)(matrix.length);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) result[j * rows + i] = matrix[i * columns + j]!;
+  }
+  return result;
+}
+
+const size = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
+
+function checkSize(operation: string, length: number, shape: readonly number[]): void {
+  if (length !== size(shape)) throw new RangeError(`${operation}: ${length} numbers don't fill shape [${shape}]`);
+}
+
+function modeSizes(operation: string, shape: readonly number[], mode: number): ModeSizes {
+  const length = shape[mode];
+  if (length === undefined) throw new RangeError(`${operation}: a tensor of shape [${shape}] has no mode ${mode}`);
+  return { outer: size(shape.slice(0, mode)), length, inner: size(shape.slice(mode + 1)) };
+}
+
+function matrixSizes(operation: string, { shape }: OpsTensor): [number, number] {
+  const [rows, columns] = shape;
+  if (shape.length !== 2 || rows === undefined || columns === undefined) {
+    throw new RangeError(`${operation}: expected a matrix, got shape [${shape}]`);
+  }
+  return [rows, columns];
+}

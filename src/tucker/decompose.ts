@@ -1,0 +1,175 @@
+/**
+ * The decomposition of one layer in any mode, with its measured errors.
+ *
+ * @module
+ */
+import { type AttentionWeights, MATRICES, type MatrixName } from "../attention/types.ts";
+import { TuckerdError } from "../errors.ts";
+import { engineFor } from "./engine.ts";
+import { hooi, type HooiResult } from "./hooi.ts";
+import { laserRank, truncatedSvd } from "./low_rank.ts";
+import { normalisation } from "./normalise.ts";
+import type { TuckerOps } from "./ops.ts";
+import { checkRanks } from "./ranks.ts";
+import { reconstructionErrors } from "./reconstruct.ts";
+import { checkWeights, type LayerPlace, matrixNorms, tensorise } from "./tensorise.ts";
+import type {
+  LayerDecomposition,
+  LayerFactors,
+  LayerMode,
+  Layout,
+  LowRankFactors,
+  Ranks,
+  Tucker3Factors,
+} from "./types.ts";
+
+/** What one layer gets. */
+export interface DecomposeOptions {
+  /** In `4d-tucker-laser` the attention is decomposed as in `4d-tucker`; the FFN takes `truncatedSvd`. */
+  readonly mode: LayerMode;
+  readonly layout: Layout;
+  /** Needed by the Tucker modes; `3d-tucker` uses r1 and r2. */
+  readonly ranks?: Ranks | undefined;
+  /** Rank of each matrix in mode `laser`; or `rate`, LASER's ρ, from which it follows. */
+  readonly rank?: number | undefined;
+  readonly rate?: number | undefined;
+  /** Matrices that `3d-tucker` and `laser` decompose; all four by default. */
+  readonly matrices?: readonly MatrixName[] | undefined;
+  /** Scale Q, K, V and O to equal norm before the decomposition (4-D modes), and back after it. */
+  readonly balance: boolean;
+  /** Largest number of HOOI sweeps, and the change of the relative error at which they stop; defaults in `hooi.ts`. */
+  readonly sweeps?: number | undefined;
+  readonly tolerance?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** For error texts. */
+  readonly where: LayerPlace;
+}
+
+type Norms = Readonly<Record<MatrixName, number>>;
+type Computed = Pick<LayerDecomposition, "factors" | "sweeps" | "converged">;
+
+/**
+ * Decomposes a layer.
+ *
+ * @throws TuckerdError `invalid` naming layer and matrix, rank or rule, for weights that aren't finite, ranks out of range
+ * and missing ranks; `cancelled` when the signal is aborted.
+ */
+export async function decomposeLayer(
+  weights: AttentionWeights,
+  options: DecomposeOptions,
+  ops: TuckerOps,
+): Promise<LayerDecomposition> {
+  const start = performance.now();
+  const { layout, where } = options;
+  checkWeights(weights, layout, where);
+  const norms = matrixNorms(weights, where);
+  const computed = await compute(weights, { ...options, norms }, ops);
+  const errors = await reconstructionErrors(computed.factors, weights, { norms, layout });
+  return { ...computed, ...errors, seconds: (performance.now() - start) / 1000 };
+}
+
+type ComputeOptions = DecomposeOptions & { readonly norms: Norms };
+
+async function compute(weights: AttentionWeights, options: ComputeOptions, ops: TuckerOps): Promise<Computed> {
+  switch (options.mode) {
+    case "4d-tucker":
+    case "4d-tucker-laser":
+      return await tucker4(weights, options, ops);
+    case "3d-tucker":
+      return await tucker3(weights, options, ops);
+    case "laser":
+      return { factors: await laser(weights, options, ops), sweeps: 0, converged: true };
+    case "none":
+      return { factors: { kind: "low-rank", matrices: {} }, sweeps: 0, converged: true };
+  }
+}
+
+async function tucker4(weights: AttentionWeights, options: ComputeOptions, ops: TuckerOps): Promise<Computed> {
+  const ranks = requiredRanks(weights, options);
+  const { norm, factors, matrixScales } = normalisation(options.norms, { ...options, matrices: MATRICES });
+  const result = await partialTucker(weights, { ...options, ranks, matrices: MATRICES, factors }, ops);
+  return {
+    factors: {
+      kind: "tucker4",
+      factors: {
+        ranks,
+        u1: new Float32Array(result.u1),
+        u2: new Float32Array(result.u2),
+        u3: new Float32Array(result.u3),
+        core: Float32Array.from(result.core, (value) => value * norm),
+        matrixScales,
+      },
+    },
+    sweeps: result.sweeps,
+    converged: result.converged,
+  };
+}
+
+async function tucker3(weights: AttentionWeights, options: ComputeOptions, ops: TuckerOps): Promise<Computed> {
+  const [r1, r2] = requiredRanks(weights, options);
+  const matrices: Partial<Record<MatrixName, Tucker3Factors>> = {};
+  let sweeps = 0;
+  let converged = true;
+  for (const name of options.matrices ?? MATRICES) {
+    const stack = { matrices: [name], balance: false };
+    const { norm, factors } = normalisation(options.norms, stack);
+    const result = await partialTucker(weights, { ...options, ...stack, ranks: [r1, r2, 1], factors }, ops);
+    matrices[name] = {
+      ranks: [r1, r2],
+      u1: new Float32Array(result.u1),
+      u2: new Float32Array(result.u2),
+      core: Float32Array.from(result.core, (value) => value * norm),
+    };
+    sweeps = Math.max(sweeps, result.sweeps);
+    converged &&= result.converged;
+  }
+  return { factors: { kind: "tucker3", matrices }, sweeps, converged };
+}
+
+async function laser(weights: AttentionWeights, options: ComputeOptions, ops: TuckerOps): Promise<LayerFactors> {
+  const { where, signal } = options;
+  const { hiddenSize, heads, headSize } = weights;
+  const matrices: Partial<Record<MatrixName, LowRankFactors>> = {};
+  for (const name of options.matrices ?? MATRICES) {
+    if (signal?.aborted) throw new TuckerdError("cancelled", "the decomposition was cancelled");
+    const width = heads * headSize;
+    const shape = name === "output" ? [width, hiddenSize] as const : [hiddenSize, width] as const;
+    const rank = options.rank ?? (options.rate === undefined ? undefined : laserRank(shape, options.rate));
+    if (rank === undefined) {
+      throw new TuckerdError("invalid", `layer ${where.layer} (${where.name}): mode "laser" needs a rank or a rate`);
+    }
+    const place = { ...where, matrix: name };
+    matrices[name] = (await truncatedSvd({ data: weights[name], shape }, { rank, where: place }, ops)).factors;
+  }
+  return { kind: "low-rank", matrices };
+}
+
+function requiredRanks(
+  { hiddenSize, headSize, heads }: AttentionWeights,
+  { ranks, mode, where }: ComputeOptions,
+): Ranks {
+  if (ranks === undefined) {
+    throw new TuckerdError("invalid", `layer ${where.layer} (${where.name}): mode "${mode}" needs ranks r1,r2,r3`);
+  }
+  checkRanks([hiddenSize, headSize, 4, heads], ranks, where);
+  return ranks;
+}
+
+interface PartialTuckerOptions extends ComputeOptions {
+  readonly ranks: Ranks;
+  readonly matrices: readonly MatrixName[];
+  /** What each matrix is multiplied by, so that the tensor has norm 1. */
+  readonly factors: readonly number[];
+}
+
+async function partialTucker(
+  weights: AttentionWeights,
+  options: PartialTuckerOptions,
+  ops: TuckerOps,
+): Promise<HooiResult> {
+  const { hiddenSize, heads, headSize } = weights;
+  const shape = [hiddenSize, options.matrices.length, heads, headSize];
+  const engine = engineFor(ops, hiddenSize * options.matrices.length * heads * headSize);
+  using tensor = engine.upload(tensorise(weights, options, engine.Array), shape);
+  return await hooi(engine, tensor, options);
+}

@@ -1,0 +1,78 @@
+/**
+ * What the algorithms compute with: the operations of a backend, float64 arrays on the host side, and the accuracy that
+ * can be expected of them.
+ *
+ * @module
+ */
+import type { FloatArray } from "../linalg/mod.ts";
+import { createFloat64Ops } from "./cpu_ops.ts";
+import type { OpsTensor, TuckerOps } from "./ops.ts";
+
+/** Tensor operations with float64 factors on the host. */
+export interface TensorEngine extends Pick<TuckerOps, "modeProduct" | "gram" | "matmul" | "reshape"> {
+  /** The type of array to hand over without a conversion. */
+  readonly Array: new (length: number) => FloatArray;
+  /** Copies host data in, rounding to the precision of the backend. */
+  upload(data: FloatArray, shape: readonly number[]): OpsTensor;
+  /** Copies a tensor out. */
+  download(tensor: OpsTensor): Promise<Float64Array>;
+  /** Relative rounding error of a sum of squares: smaller changes mean nothing. */
+  readonly roundoff: number;
+  /** Change of the relative error at which sweeps stop unless the caller says otherwise (see `hooi.ts`). */
+  readonly tolerance: number;
+}
+
+/**
+ * Tensors of at most this many numbers are decomposed in float64 on the CPU: small models' outputs show the last digits of
+ * a subspace, and float64 costs them little.
+ */
+const FLOAT64_LIMIT = 1 << 19;
+/** Toy models: their sweeps take a millisecond, so they run until nothing moves. */
+const TOY_LIMIT = 1 << 16;
+
+/**
+ * Change of the relative error at which sweeps stop by default. Weights of 768×64×4×12 and more are swept until the error
+ * changes by less than 1e-5, as TensorLy does by default in the comparison of `deno task bench`: what is left to gain is below
+ * 1e-4 even for random tensors, whose subspaces are hardly determined at all.
+ */
+const TOLERANCES = { toy: 1e-12, small: 1e-7, large: 1e-5 } as const;
+
+/** The engine for a tensor of `count` numbers on a backend; float64 where that is cheap and the backend is the CPU. */
+export function engineFor(ops: TuckerOps, count: number): TensorEngine {
+  if (ops.backend !== "cpu" || count > FLOAT64_LIMIT) return float32Engine(ops);
+  return float64Engine(count > TOY_LIMIT ? TOLERANCES.small : TOLERANCES.toy);
+}
+
+function float32Engine(ops: TuckerOps): TensorEngine {
+  return {
+    ...bound(ops),
+    Array: Float32Array,
+    upload: (data, shape) => ops.tensor(data instanceof Float32Array ? data : new Float32Array(data), shape),
+    download: async (tensor) => new Float64Array(await ops.read(tensor)),
+    roundoff: 2e-7,
+    tolerance: TOLERANCES.large,
+  };
+}
+
+function float64Engine(tolerance: number): TensorEngine {
+  const ops = createFloat64Ops();
+  return {
+    ...bound(ops),
+    Array: Float64Array,
+    upload: (data, shape) => ops.tensor(data instanceof Float64Array ? data : new Float64Array(data), shape),
+    download: (tensor) => ops.read(tensor),
+    roundoff: 1e-15,
+    tolerance,
+  };
+}
+
+type Shared = Pick<TensorEngine, "modeProduct" | "gram" | "matmul" | "reshape">;
+
+function bound(ops: Shared): Shared {
+  return {
+    modeProduct: (tensor, mode, matrix) => ops.modeProduct(tensor, mode, matrix),
+    gram: (tensor, mode) => ops.gram(tensor, mode),
+    matmul: (a, b, options) => ops.matmul(a, b, options),
+    reshape: (tensor, shape) => ops.reshape(tensor, shape),
+  };
+}

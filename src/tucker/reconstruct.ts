@@ -1,0 +1,106 @@
+/**
+ * From factors back to dense weights, and how far those are from the originals.
+ *
+ * @module
+ */
+import { type AttentionWeights, MATRICES, type MatrixName } from "../attention/types.ts";
+import { matmul } from "../linalg/mod.ts";
+import { type MatrixProduct, matrixProducts } from "./matrix_products.ts";
+import type { LayerFactors, Layout, MatrixErrors } from "./types.ts";
+
+/**
+ * The dense weights that the factors stand for, computed in float64 and rounded. Matrices that weren't decomposed come
+ * back as they are.
+ *
+ * @param layout the one that the weights were decomposed in
+ */
+export async function reconstruct(
+  factors: LayerFactors,
+  weights: AttentionWeights,
+  layout: Layout = "heads",
+): Promise<AttentionWeights> {
+  const result = { ...weights };
+  for await (const [name, product] of matrixProducts(factors, weights, layout)) {
+    const dense = new Float32Array(weights[name].length);
+    for await (const block of productBlocks(product)) {
+      eachEntry(product, block, dense.length, (index, value) => dense[index] = value);
+    }
+    result[name] = dense;
+  }
+  return result;
+}
+
+/** Errors of a reconstruction. */
+export interface ReconstructionErrors {
+  /** ‖W − Ŵ‖F / ‖W‖F over all four matrices. */
+  readonly relativeError: number;
+  readonly matrixErrors: MatrixErrors;
+}
+
+/**
+ * Measures ‖W − Ŵ‖ / ‖W‖ entry by entry in float64, so that nothing cancels; 0 for a matrix of zeros given back as zeros.
+ *
+ * @param norms Frobenius norms of the weights
+ */
+export async function reconstructionErrors(
+  factors: LayerFactors,
+  weights: AttentionWeights,
+  { norms, layout }: { readonly norms: Readonly<Record<MatrixName, number>>; readonly layout: Layout },
+): Promise<ReconstructionErrors> {
+  const residuals: Record<MatrixName, number> = { query: 0, key: 0, value: 0, output: 0 };
+  for await (const [name, product] of matrixProducts(factors, weights, layout)) {
+    const original = weights[name];
+    let sum = 0;
+    for await (const block of productBlocks(product)) {
+      eachEntry(product, block, original.length, (index, value) => sum += (original[index]! - value) ** 2);
+    }
+    residuals[name] = Math.sqrt(sum);
+  }
+  const ratio = (residual: number, norm: number): number => residual === 0 ? 0 : residual / norm;
+  const error = (name: MatrixName): number => ratio(residuals[name], norms[name]);
+  return {
+    relativeError: ratio(
+      Math.hypot(...MATRICES.map((name) => residuals[name])),
+      Math.hypot(...MATRICES.map((name) => norms[name])),
+    ),
+    matrixErrors: { q: error("query"), k: error("key"), v: error("value"), o: error("output") },
+  };
+}
+
+/** Numbers of a product that are held at once. */
+const BLOCK_NUMBERS = 1 << 20;
+
+interface RowBlock {
+  readonly firstRow: number;
+  readonly rows: number;
+  readonly columns: number;
+  readonly numbers: Float64Array;
+}
+
+/** The product, some rows at a time. */
+async function* productBlocks({ left, right, rank }: MatrixProduct): AsyncGenerator<RowBlock> {
+  const [height, columns] = [left.length / rank, right.length / rank];
+  const step = Math.max(1, Math.floor(BLOCK_NUMBERS / columns));
+  for (let firstRow = 0; firstRow < height; firstRow += step) {
+    const rows = Math.min(step, height - firstRow);
+    const part = left.subarray(firstRow * rank, (firstRow + rows) * rank);
+    yield { firstRow, rows, columns, numbers: await matmul(part, right, { m: rows, k: rank, n: columns }) };
+  }
+}
+
+/** Calls `visit` with every entry of a block and its index in the matrix as `AttentionWeights` stores it. */
+function eachEntry(
+  { transposed }: MatrixProduct,
+  { firstRow, rows, columns, numbers }: RowBlock,
+  length: number,
+  visit: (index: number, value: number) => void,
+): void {
+  if (!transposed) {
+    for (let i = 0; i < numbers.length; i++) visit(firstRow * columns + i, numbers[i]!);
+    return;
+  }
+  const height = length / columns;
+  for (let column = 0; column < columns; column++) {
+    for (let row = 0; row < rows; row++) visit(column * height + firstRow + row, numbers[row * columns + column]!);
+  }
+}

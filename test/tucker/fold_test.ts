@@ -1,0 +1,327 @@
+/**
+ * Folded factors against the dense reconstruction: a block is run in float64 both ways, as the table of `FactorRole` says,
+ * and the outputs must agree.
+ */
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert/mod.js";
+import {
+  type AttentionBiases,
+  type AttentionWeights,
+  type BlockForm,
+  type FactorRole,
+  type FactorSlot,
+  MATRICES,
+  type MatrixName,
+} from "../../src/attention/types.ts";
+import { createCpuOps, decomposeLayer, type DecomposeOptions, foldFactors, reconstruct } from "../../src/tucker/mod.ts";
+import { options, randomWeights } from "./layers.ts";
+import { randomArray } from "./random.ts";
+
+const TOKENS = 5;
+
+/** A rows×columns matrix in float64. */
+class Mat {
+  constructor(readonly rows: number, readonly columns: number, readonly data = new Float64Array(rows * columns)) {}
+
+  static of(data: ArrayLike<number>, columns: number): Mat {
+    return new Mat(data.length / columns, columns, Float64Array.from(data));
+  }
+
+  at(i: number, j: number): number {
+    return this.data[i * this.columns + j]!;
+  }
+
+  times(other: Mat): Mat {
+    assertEquals(this.columns, other.rows);
+    const result = new Mat(this.rows, other.columns);
+    for (let i = 0; i < this.rows; i++) {
+      for (let k = 0; k < this.columns; k++) {
+        for (let j = 0; j < other.columns; j++) result.data[i * other.columns + j]! += this.at(i, k) * other.at(k, j);
+      }
+    }
+    return result;
+  }
+
+  plus(row: ArrayLike<number> | undefined): Mat {
+    return new Mat(this.rows, this.columns, this.data.map((value, i) => value + (row?.[i % this.columns] ?? 0)));
+  }
+
+  /** Columns of one head out of `heads`. */
+  head(index: number, heads: number): Mat {
+    const width = this.columns / heads;
+    const result = new Mat(this.rows, width);
+    for (let i = 0; i < this.rows; i++) {
+      for (let j = 0; j < width; j++) result.data[i * width + j] = this.at(i, index * width + j);
+    }
+    return result;
+  }
+
+  get transposed(): Mat {
+    const result = new Mat(this.columns, this.rows);
+    for (let i = 0; i < this.rows; i++) {
+      for (let j = 0; j < this.columns; j++) result.data[j * this.rows + i] = this.at(i, j);
+    }
+    return result;
+  }
+}
+
+/** Contexts of all heads side by side; key and value may have fewer heads. */
+function attend(query: Mat, key: Mat, value: Mat, sizes: { heads: number; groups: number; scale: number }): Mat {
+  const { heads, groups, scale } = sizes;
+  const parts = Array.from({ length: heads }, (_, i) => {
+    const group = Math.floor(i / (heads / groups));
+    const scores = query.head(i, heads).times(key.head(group, groups).transposed);
+    for (let row = 0; row < scores.rows; row++) {
+      const line = scores.data.subarray(row * scores.columns, (row + 1) * scores.columns);
+      const top = Math.max(...line);
+      line.forEach((score, j) => line[j] = Math.exp((score - top) * scale));
+      const total = line.reduce((sum, weight) => sum + weight, 0);
+      line.forEach((weight, j) => line[j] = weight / total);
+    }
+    return scores.times(value.head(group, groups));
+  });
+  const width = parts[0]!.columns;
+  const result = new Mat(query.rows, heads * width);
+  for (let i = 0; i < query.rows; i++) {
+    parts.forEach((part, head) => {
+      for (let j = 0; j < width; j++) result.data[i * heads * width + head * width + j] = part.at(i, j);
+    });
+  }
+  return result;
+}
+
+function runDense(x: Mat, weights: AttentionWeights, biases: AttentionBiases): Mat {
+  const { heads, headSize, hiddenSize } = weights;
+  const [query, key, value] = (["query", "key", "value"] as const).map((name) =>
+    x.times(Mat.of(weights[name], heads * headSize)).plus(biases[name])
+  ) as [Mat, Mat, Mat];
+  const contexts = attend(query, key, value, { heads, groups: heads, scale: 1 / Math.sqrt(headSize) });
+  return contexts.times(Mat.of(weights.output, hiddenSize)).plus(biases.output);
+}
+
+/** The slots that a graph of this form takes; `expands` as the rewriter would ask for shared and Tucker factors. */
+function slotsOf(form: BlockForm, expands: boolean): FactorSlot[] {
+  const roles: FactorRole[] = [];
+  if (form.query === "shared") roles.push("down", "up");
+  for (const name of ["query", "key", "value"] as const) {
+    if (form[name] === "pair") roles.push(`${name}.a`);
+    roles.push(`${name}.b`);
+    const reduced = name === "value" ? form.valueOutput === "reduced" : form.queryKey === "reduced";
+    if (!reduced && expands) roles.push(`${name}.expand`);
+  }
+  if (form.output === "dense") roles.push("output.dense");
+  else roles.push("output.a");
+  if (form.output === "pair") roles.push("output.b");
+  if (form.valueOutput === "expanded" && expands) roles.push("output.reduce");
+  if (form.queryKey === "reduced") roles.push("query.bias");
+  if (form.valueOutput === "reduced") roles.push("output.bias");
+  return roles.map((role) => ({
+    layer: 3,
+    role,
+    name: `slot.${role}`,
+    shape: role.endsWith("bias") ? ["n"] : ["m", "n"],
+  }));
+}
+
+/** Runs the folded tensors as the table in attention/types.ts describes. */
+function runFolded(
+  x: Mat,
+  { folded, form, biases, sizes }: {
+    folded: ReturnType<typeof foldFactors>;
+    form: BlockForm;
+    biases: AttentionBiases;
+    sizes: AttentionWeights;
+  },
+): Mat {
+  const { heads, headSize } = sizes;
+  const tensor = (role: FactorRole): Mat | undefined => {
+    const found = folded.get(`slot.${role}`);
+    return found === undefined ? undefined : Mat.of(found.data, found.shape.at(-1)!);
+  };
+  const vector = (role: FactorRole): Float32Array | undefined => folded.get(`slot.${role}`)?.data;
+  const projected = (name: "query" | "key" | "value", count: number): Mat => {
+    const first = form[name] === "shared"
+      ? x.times(tensor("down")!)
+      : tensor(`${name}.a`)
+      ? x.times(tensor(`${name}.a`)!)
+      : x;
+    const small = first.times(tensor(`${name}.b`)!);
+    const expand = tensor(`${name}.expand`);
+    const whole = expand === undefined ? small : eachHead(small, count, (part) => part.times(expand));
+    const reduced = name === "value" ? form.valueOutput === "reduced" : form.queryKey === "reduced";
+    if (!reduced) return whole.plus(groupedBias(biases[name], { heads, count, headSize }));
+    return name === "query" ? whole.plus(vector("query.bias")) : whole;
+  };
+  const groups = form.keyValueHeads;
+  const scale = 1 / Math.sqrt(headSize);
+  let contexts = attend(projected("query", heads), projected("key", groups), projected("value", groups), {
+    heads,
+    groups,
+    scale,
+  });
+  const reduce = tensor("output.reduce");
+  if (reduce !== undefined) contexts = eachHead(contexts, heads, (part) => part.times(reduce));
+  const last = tensor("output.b") ?? tensor("up");
+  const inner = contexts.times(tensor("output.a") ?? tensor("output.dense")!);
+  const result = form.output === "dense" || last === undefined ? inner : inner.times(last);
+  return result.plus(form.valueOutput === "reduced" ? vector("output.bias") : biases.output);
+}
+
+function eachHead(matrix: Mat, heads: number, change: (part: Mat) => Mat): Mat {
+  const parts = Array.from({ length: heads }, (_, i) => change(matrix.head(i, heads)));
+  const width = parts[0]!.columns;
+  const result = new Mat(matrix.rows, heads * width);
+  parts.forEach((part, head) => {
+    for (let i = 0; i < matrix.rows; i++) {
+      for (let j = 0; j < width; j++) result.data[i * heads * width + head * width + j] = part.at(i, j);
+    }
+  });
+  return result;
+}
+
+/** The bias of the heads that run: of every group, its first head's. */
+function groupedBias(
+  bias: Float32Array | undefined,
+  { heads, count, headSize }: { heads: number; count: number; headSize: number },
+): Float32Array | undefined {
+  if (bias === undefined || count === heads) return bias;
+  return Float32Array.from({ length: count * headSize }, (_, i) => {
+    const group = Math.floor(i / headSize);
+    return bias[group * (heads / count) * headSize + i % headSize]!;
+  });
+}
+
+function form(given: Partial<BlockForm> & { all?: BlockForm["query"] }): BlockForm {
+  const { all = "shared", ...rest } = given;
+  return {
+    query: all,
+    key: all,
+    value: all,
+    output: all,
+    queryKey: "reduced",
+    valueOutput: "reduced",
+    keyValueHeads: 4,
+    ...rest,
+  };
+}
+
+const SIZES = { hiddenSize: 12, heads: 4, headSize: 6 };
+
+/** K and V equal within groups of two heads. */
+function grouped(weights: AttentionWeights): AttentionWeights {
+  const repeat = (matrix: Float32Array): Float32Array =>
+    matrix.map((_, index) => {
+      const [row, column] = [Math.floor(index / 24), index % 24];
+      return matrix[row * 24 + Math.floor(column / 12) * 12 + column % 6]!;
+    });
+  return { ...weights, key: repeat(weights.key), value: repeat(weights.value) };
+}
+
+function allBiases(seed: number): AttentionBiases {
+  const [query, key, value, output] = [24, 24, 24, 12].map((length, i) => randomArray(length, seed + i)) as [
+    Float32Array,
+    Float32Array,
+    Float32Array,
+    Float32Array,
+  ];
+  return { query, key, value, output };
+}
+
+interface FoldCase {
+  readonly name: string;
+  readonly given: Partial<DecomposeOptions>;
+  readonly form: BlockForm;
+  readonly grouped?: boolean;
+  readonly expands?: boolean;
+  /** Numbers per head in which scores and contexts must run. */
+  readonly widths?: { readonly scores?: number; readonly contexts?: number };
+}
+
+const mixed = (compressed: readonly MatrixName[]): Partial<BlockForm> =>
+  Object.fromEntries(MATRICES.map((name) => [name, compressed.includes(name) ? "pair" : "dense"]));
+
+const tucker = (ranks: DecomposeOptions["ranks"]): Partial<DecomposeOptions> => ({ mode: "4d-tucker", ranks });
+const alone = (...matrices: MatrixName[]): Partial<DecomposeOptions> => ({
+  mode: "3d-tucker",
+  ranks: [7, 3, 4],
+  matrices,
+});
+const laser = (...matrices: MatrixName[]): Partial<DecomposeOptions> => ({ mode: "laser", rank: 5, matrices });
+const expanded = { queryKey: "expanded", valueOutput: "expanded" } as const;
+
+const CASES: readonly FoldCase[] = [
+  { name: "4-D, reduced", given: tucker([7, 3, 2]), form: form({}), widths: { scores: 3, contexts: 3 } },
+  { name: "4-D, balanced", given: { ...tucker([7, 3, 2]), balance: true }, form: form({}) },
+  { name: "4-D, full ranks", given: tucker([12, 6, 4]), form: form({}) },
+  { name: "4-D, expanded by the graph", given: tucker([7, 3, 3]), form: form(expanded), expands: true },
+  { name: "4-D, expanded in the factors", given: tucker([7, 3, 3]), form: form(expanded) },
+  { name: "4-D, rotary", given: tucker([7, 3, 3]), form: form({ queryKey: "expanded" }), expands: true },
+  { name: "4-D, dense", given: tucker([7, 3, 2]), form: form({ all: "dense", ...expanded }) },
+  { name: "4-D, grouped queries", given: tucker([7, 3, 4]), form: form({ keyValueHeads: 2 }), grouped: true },
+  {
+    name: "3-D, all matrices",
+    given: alone(...MATRICES),
+    form: form({ all: "pair" }),
+    widths: { scores: 3, contexts: 3 },
+  },
+  { name: "3-D, expanded", given: alone(...MATRICES), form: form({ all: "pair", ...expanded }), expands: true },
+  { name: "3-D, query only", given: alone("query"), form: form(mixed(["query"])), widths: { scores: 4, contexts: 6 } },
+  { name: "3-D, key only", given: alone("key"), form: form(mixed(["key"])), widths: { scores: 3 } },
+  { name: "3-D, value only", given: alone("value"), form: form(mixed(["value"])), widths: { contexts: 3 } },
+  { name: "3-D, output only", given: alone("output"), form: form(mixed(["output"])), widths: { contexts: 3 } },
+  {
+    name: "3-D, query only, grouped queries",
+    given: alone("query"),
+    form: form({ ...mixed(["query"]), keyValueHeads: 2 }),
+    grouped: true,
+    widths: { scores: 5 },
+  },
+  { name: "low rank, all matrices", given: laser(...MATRICES), form: form({ all: "pair" }), widths: { scores: 6 } },
+  { name: "low rank, key and output", given: laser("key", "output"), form: form(mixed(["key", "output"])) },
+  { name: "low rank, expanded", given: laser(...MATRICES), form: form({ all: "pair", ...expanded }) },
+];
+
+for (const { name, given, form: blockForm, grouped: isGrouped, expands = false, widths } of CASES) {
+  for (const biased of [true, false]) {
+    Deno.test(`foldFactors: ${name}${biased ? "" : ", no biases"} equals the dense reconstruction`, async () => {
+      using ops = await createCpuOps();
+      const random = randomWeights(SIZES, 77);
+      const weights = isGrouped ? grouped(random) : random;
+      const all = biased ? allBiases(500) : {};
+      const biases = isGrouped && biased
+        ? {
+          ...all,
+          key: Float32Array.from(all.key!, (_, i) => all.key![Math.floor(i / 12) * 12 + i % 6]!),
+          value: Float32Array.from(all.value!, (_, i) => all.value![Math.floor(i / 12) * 12 + i % 6]!),
+        }
+        : all;
+      const { factors } = await decomposeLayer(weights, options(given), ops);
+      const slots = slotsOf(blockForm, expands);
+      const folded = foldFactors(factors, biases, weights, blockForm, slots);
+      const x = Mat.of(randomArray(TOKENS * SIZES.hiddenSize, 9), SIZES.hiddenSize);
+      const dense = runDense(x, await reconstruct(factors, weights), biases);
+      const got = runFolded(x, { folded, form: blockForm, biases, sizes: weights });
+      assertEquals(got.data.length, dense.data.length);
+      const scale = Math.max(...dense.data.map(Math.abs));
+      for (let i = 0; i < got.data.length; i++) {
+        assertAlmostEquals(got.data[i]!, dense.data[i]!, 3e-6 * scale, `entry ${i}`);
+      }
+      if (widths?.contexts !== undefined) {
+        assertEquals(folded.get("slot.value.b")!.shape[1], blockForm.keyValueHeads * widths.contexts);
+      }
+      // without a query bias the query's own subspace is enough
+      if (widths?.scores !== undefined) {
+        const needed = biased || !name.includes("query only") ? widths.scores : 3;
+        assertEquals(folded.get("slot.query.b")!.shape[1], 4 * needed);
+      }
+    });
+  }
+}
+
+Deno.test("foldFactors refuses a slot whose fixed sizes don't fit", async () => {
+  using ops = await createCpuOps();
+  const weights = randomWeights(SIZES, 1);
+  const { factors } = await decomposeLayer(weights, options(tucker([7, 3, 2])), ops);
+  const slot: FactorSlot = { layer: 0, role: "down", name: "u1", shape: [13, "r1"] };
+  const error = assertThrows(() => foldFactors(factors, {}, weights, form({}), [slot]), RangeError);
+  assert(error.message.includes("[12,7]") && error.message.includes("[13,r1]"), error.message);
+});
