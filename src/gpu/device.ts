@@ -1,0 +1,137 @@
+/**
+ * Opening a WebGPU device: the choice of the adapter, its limits, its name for the report.
+ *
+ * @module
+ */
+import { TuckerdError } from "../errors.ts";
+import { log } from "../log.ts";
+import { BufferPool } from "./buffers.ts";
+import { CommandQueue } from "./dispatch.ts";
+import { describe, GpuFaults, lost } from "./faults.ts";
+import { PipelineCache } from "./pipelines.ts";
+
+/** What a device lets one do at once; larger work is cut to fit. */
+export interface GpuLimits {
+  /** Bytes that one binding of a storage buffer may cover. */
+  readonly bindingBytes: number;
+  /** Bytes of one buffer. */
+  readonly bufferBytes: number;
+  /** Workgroups along one dimension of a dispatch. */
+  readonly workgroupsPerDimension: number;
+  /** Workgroups that keep the device busy; a sum is cut into parts until there are as many. WebGPU doesn't tell it. */
+  readonly parallelWorkgroups: number;
+}
+
+/** An H200 runs some 300 of the largest workgroups at once; software runs one on each core. */
+const PARALLEL = { gpu: 512, software: 8 };
+
+/** Options of {@linkcode openDevice}. */
+export interface DeviceOptions {
+  /** Whether a software adapter will do; the default is no: it isn't a GPU, and slower than the CPU's own libraries. */
+  readonly allowFallbackAdapter?: boolean;
+  /** Other limits than the adapter's own (never above it), so that tests see small work cut into pieces. */
+  readonly limits?: Partial<GpuLimits>;
+}
+
+/** An open device with its buffers, pipelines and command queue. Dispose it to free everything. */
+export class GpuDevice implements Disposable {
+  readonly raw: GPUDevice;
+  /** The adapter in words, such as `NVIDIA H200`. */
+  readonly adapter: string;
+  /** Whether the adapter is software: correct, but not a GPU. */
+  readonly isFallback: boolean;
+  readonly limits: GpuLimits;
+  readonly faults = new GpuFaults();
+  readonly buffers: BufferPool;
+  readonly pipelines: PipelineCache;
+  readonly commands: CommandQueue;
+  #disposed = false;
+
+  /** @internal Use {@linkcode openDevice}. */
+  constructor(raw: GPUDevice, adapter: GPUAdapter, limits: GpuLimits) {
+    this.raw = raw;
+    this.adapter = describeAdapter(adapter.info);
+    this.isFallback = adapter.info.isFallbackAdapter;
+    this.limits = limits;
+    this.buffers = new BufferPool(raw, this.faults, limits.bufferBytes);
+    this.pipelines = new PipelineCache(raw);
+    this.commands = new CommandQueue(raw, this.faults, limits);
+    this.buffers.beforeDestroy = () => this.commands.flush();
+    raw.addEventListener("uncapturederror", (event) => {
+      this.faults.report(describe((event as GPUUncapturedErrorEvent).error, this.commands.lastLabel));
+    });
+    raw.lost.then((info) => {
+      if (!this.#disposed) this.faults.report(lost(this.commands.lastLabel, `${info.reason}: ${info.message}`));
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#disposed = true;
+    this.buffers[Symbol.dispose]();
+    this.commands[Symbol.dispose]();
+    this.raw.destroy();
+  }
+}
+
+/**
+ * Opens the most capable adapter with all of its limits.
+ *
+ * @throws TuckerdError `unavailable` if there is no adapter, or only a software one and that isn't allowed; `failed` if the
+ * adapter gives no device
+ */
+export async function openDevice(options: DeviceOptions = {}): Promise<GpuDevice> {
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) {
+    throw new TuckerdError(
+      "unavailable",
+      "no WebGPU adapter: a Vulkan, Metal or Direct3D 12 driver is needed (on Linux see `vulkaninfo --summary`); " +
+        "install one, or decompose on the CPU (--device cpu)",
+    );
+  }
+  if (adapter.info.isFallbackAdapter && options.allowFallbackAdapter !== true) {
+    throw new TuckerdError(
+      "unavailable",
+      `the only WebGPU adapter is software (${describeAdapter(adapter.info)}), which is no GPU; decompose on the CPU ` +
+        "(--device cpu), or ask for the software adapter explicitly (--device webgpu)",
+      { fields: { adapter: describeAdapter(adapter.info) } },
+    );
+  }
+  const limits: GpuLimits = {
+    bindingBytes: capped(adapter.limits.maxStorageBufferBindingSize, options.limits?.bindingBytes),
+    bufferBytes: capped(adapter.limits.maxBufferSize, options.limits?.bufferBytes),
+    workgroupsPerDimension: Math.min(
+      adapter.limits.maxComputeWorkgroupsPerDimension,
+      options.limits?.workgroupsPerDimension ?? Infinity,
+    ),
+    parallelWorkgroups: options.limits?.parallelWorkgroups ??
+      (adapter.info.isFallbackAdapter ? PARALLEL.software : PARALLEL.gpu),
+  };
+  const device = await requestDevice(adapter);
+  log(1, `GPU: ${describeAdapter(adapter.info)}, ${limits.bindingBytes} bytes a binding`);
+  return new GpuDevice(device, adapter, limits);
+}
+
+async function requestDevice(adapter: GPUAdapter): Promise<GPUDevice> {
+  try {
+    return await adapter.requestDevice({
+      label: "tuckerd",
+      requiredLimits: {
+        maxStorageBufferBindingSize: adapter.limits.maxStorageBufferBindingSize,
+        maxBufferSize: adapter.limits.maxBufferSize,
+      },
+    });
+  } catch (error) {
+    throw new TuckerdError("failed", `GPU ${describeAdapter(adapter.info)} gave no device: ${error}`, { cause: error });
+  }
+}
+
+/** The smaller of two limits in whole 256-byte units, which is every alignment that WebGPU asks of offsets. */
+function capped(limit: number, asked = Infinity): number {
+  return Math.floor(Math.min(limit, asked) / 256) * 256;
+}
+
+function describeAdapter(info: GPUAdapterInfo): string {
+  const name = info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(" ") ||
+    "unnamed GPU";
+  return info.isFallbackAdapter ? `${name}, software` : name;
+}
