@@ -1,0 +1,53 @@
+/**
+ * How many threads inference may use. ONNX Runtime counts the machine's cores and ignores the quota of a container
+ * (cgroup), so that it starts more threads than may run and is throttled; we read the quota.
+ *
+ * @module
+ */
+
+/** Where the limits are read; a test passes others. */
+export interface ThreadSources {
+  /** Text of a file, or undefined where it can't be read. */
+  readonly readText: (path: string) => string | undefined;
+  /** Logical cores that this process sees. */
+  readonly hardwareConcurrency: number;
+}
+
+const system: ThreadSources = {
+  readText(path: string): string | undefined {
+    try {
+      return Deno.readTextFileSync(path);
+    } catch {
+      return undefined; // no such limit on this system
+    }
+  },
+  hardwareConcurrency: navigator.hardwareConcurrency,
+};
+
+/**
+ * Threads for one inference session: the smaller of the visible cores and the CPU quota of the control group (version 2:
+ * `cpu.max`; version 1: `cpu.cfs_quota_us`), rounded down, at least 1.
+ */
+export function availableThreads(sources: ThreadSources = system): number {
+  const quota = quotaVersion2(sources) ?? quotaVersion1(sources) ?? Infinity;
+  return Math.max(1, Math.floor(Math.min(sources.hardwareConcurrency, quota)));
+}
+
+/** CPUs allowed by cgroup v2, whose `cpu.max` reads `<quota> <period>` in microseconds, or `max <period>`. */
+function quotaVersion2(sources: ThreadSources): number | undefined {
+  const [quota, period] = sources.readText("/sys/fs/cgroup/cpu.max")?.trim().split(/\s+/) ?? [];
+  return quotient(quota, period);
+}
+
+/** CPUs allowed by cgroup v1; a quota of -1 means no limit. */
+function quotaVersion1(sources: ThreadSources): number | undefined {
+  return quotient(
+    sources.readText("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
+    sources.readText("/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+  );
+}
+
+function quotient(quota: string | undefined, period: string | undefined): number | undefined {
+  const value = Number(quota) / Number(period);
+  return Number.isFinite(value) && value > 0 ? value : undefined;
+}
