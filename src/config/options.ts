@@ -1,0 +1,241 @@
+/**
+ * Every setting of the program as one record: its name, its rule as a zod schema over the text that a user writes, and its
+ * help. The parser and the `--help` texts are both made from this table. `--max-body` and `TUCKERD_MAX_BODY` are the same
+ * setting.
+ *
+ * @module
+ */
+import { z } from "zod";
+
+/** The tasks that `parseCommandLine` knows. */
+export const TASKS = ["start", "compress", "spectrum", "eval"] as const;
+/** One task of the command line. */
+export type TaskName = (typeof TASKS)[number];
+
+/** A list of layers: `all`, or numbers and ranges such as `0,2-5`. */
+export const LAYERS_PATTERN = /^(all|\d+(-\d+)?(,\d+(-\d+)?)*)$/;
+
+/** Compression modes that a user can ask for, by the authors' names. */
+export const MODES = ["4d-tucker", "3d-tucker", "laser", "4d-tucker-laser", "auto", "none"] as const;
+
+/** How one setting is written, checked and explained. */
+export interface OptionSpec<S extends z.ZodType = z.ZodType> {
+  /** What stands for the value in the help; absent for a flag. */
+  readonly placeholder?: string;
+  readonly schema: S;
+  readonly help: string;
+  /** The default in words, where there is one. */
+  readonly defaultText?: string;
+  /** Never shown, never taken from the command line: an environment variable only. */
+  readonly secret?: true;
+  readonly tasks: readonly TaskName[];
+}
+
+const all = TASKS;
+const compressing: readonly TaskName[] = ["start", "compress", "eval"];
+
+function option<S extends z.ZodType>(spec: OptionSpec<S>): OptionSpec<S> {
+  return spec;
+}
+
+function oneOf<const T extends readonly [string, ...string[]]>(values: T): z.ZodEnum<{ [K in T[number]]: K }> {
+  return z.enum(values, { error: `must be one of ${values.join(", ")}` });
+}
+
+/** Digits only, so that `8e3`, ` 8` and `0x10` are refused rather than guessed at. */
+function integer(minimum: number, maximum = Number.MAX_SAFE_INTEGER): z.ZodType<number> {
+  const rule = maximum === Number.MAX_SAFE_INTEGER
+    ? `must be an integer of at least ${minimum}`
+    : `must be an integer from ${minimum} to ${maximum}`;
+  return z.string().regex(/^\d+$/, rule).transform(Number).pipe(z.number().min(minimum, rule).max(maximum, rule));
+}
+
+function decimal(rule: string, holds: (value: number) => boolean): z.ZodType<number> {
+  return z.string().regex(/^\d*\.?\d+(e[+-]?\d+)?$/i, rule).transform(Number).refine(holds, rule);
+}
+
+const text = z.string().min(1, "must not be empty");
+const flag = z.enum(["true", "false", "1", "0"], { error: "must be true or false" })
+  .transform((value) => value === "true" || value === "1");
+const secret = z.string().regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces");
+const ranksRule = "must be three positive integers r1,r2,r3 (hidden, head and stack rank)";
+
+/** All settings by name, in the order in which the help lists them. */
+export const OPTIONS = {
+  model: option({
+    placeholder: "M",
+    schema: text,
+    help: "Model folder in the Hugging Face layout (config.json, tokenizer.json, onnx/model.onnx), " +
+      "or hf:owner/name[@revision][:file].",
+    defaultText: "the embedded model",
+    tasks: all,
+  }),
+  out: option({ placeholder: "DIR", schema: text, help: "Folder to write the model to.", tasks: ["compress"] }),
+  dataset: option({
+    placeholder: "NAME|FILE",
+    schema: text,
+    help: "Data set by name, or a file of question-answering examples.",
+    tasks: ["eval"],
+  }),
+  ranks: option({
+    placeholder: "R1,R2,R3",
+    schema: z.string().regex(/^[1-9]\d{0,8},[1-9]\d{0,8},[1-9]\d{0,8}$/, ranksRule)
+      .transform((value) => value.split(",").map(Number) as [number, number, number]),
+    help:
+      "Ranks of the hidden, head and stack mode, the same in every layer. Give one of --ranks, --energy and --ratio; " +
+      "without any, what the model's config.json recommends is taken, else --energy 0.99.",
+    tasks: compressing,
+  }),
+  energy: option({
+    placeholder: "E",
+    schema: decimal("must be above 0 and at most 1", (value) => value > 0 && value <= 1),
+    help: "Share of each layer's squared norm to keep (1 - relative error squared); the ranks follow.",
+    tasks: compressing,
+  }),
+  ratio: option({
+    placeholder: "C",
+    schema: decimal("must be a number of at least 1", (value) => value >= 1 && Number.isFinite(value)),
+    help: "Compression ratio of the attention weights; the ranks with the smallest error at that ratio follow.",
+    tasks: compressing,
+  }),
+  layers: option({
+    placeholder: "all|0,2-5",
+    schema: z.string().regex(LAYERS_PATTERN, "must be all, or layer numbers and ranges such as 0,2-5")
+      .refine(rangesAscend, "must have ranges that ascend, such as 2-5"),
+    help: "Layers to compress; the others stay as they are.",
+    defaultText: "all",
+    tasks: compressing,
+  }),
+  mode: option({
+    placeholder: MODES.join("|"),
+    schema: oneOf(MODES),
+    help: "Decomposition.",
+    defaultText: "4d-tucker",
+    tasks: compressing,
+  }),
+  balance: option({
+    schema: flag,
+    help: "Scale Q, K, V and O to equal norm before the decomposition, and back after it.",
+    defaultText: "off",
+    tasks: compressing,
+  }),
+  layout: option({
+    placeholder: "heads|reference",
+    schema: oneOf(["heads", "reference"]),
+    help: "Split weights by real attention heads, or as the paper's code views them.",
+    defaultText: "heads",
+    tasks: compressing,
+  }),
+  execution: option({
+    placeholder: "factored|dense",
+    schema: oneOf(["factored", "dense"]),
+    help: "Write the factors (smaller and faster), or the dense reconstruction (as the paper's code does).",
+    defaultText: "factored",
+    tasks: ["compress"],
+  }),
+  cache: option({
+    placeholder: "full|compressed",
+    schema: oneOf(["full", "compressed"]),
+    help: "Key-value cache of a decoder: the shapes that its clients know, or r2 numbers per head.",
+    defaultText: "full",
+    tasks: ["compress"],
+  }),
+  device: option({
+    placeholder: "auto|webgpu|cpu",
+    schema: oneOf(["auto", "webgpu", "cpu"]),
+    help: "Where the decomposition runs.",
+    defaultText: "auto",
+    tasks: all,
+  }),
+  inference: option({
+    placeholder: "auto|webgpu|cpu",
+    schema: oneOf(["auto", "webgpu", "cpu"]),
+    help: "Where ONNX Runtime runs the model.",
+    defaultText: "auto",
+    tasks: ["start", "eval"],
+  }),
+  host: option({
+    placeholder: "HOST",
+    schema: z.string().regex(/^[A-Za-z0-9_.:[\]%-]+$/, "must be a host name or an IP address"),
+    help: "Address to listen on. On any but a loopback address the changing routes need TUCKERD_ADMIN_KEY.",
+    defaultText: "127.0.0.1",
+    tasks: ["start"],
+  }),
+  port: option({
+    placeholder: "PORT",
+    schema: integer(0, 65535),
+    help:
+      "Port to listen on; 0 takes a free one. The variable PORT is honoured where neither --port nor TUCKERD_PORT is set.",
+    defaultText: "8000",
+    tasks: ["start"],
+  }),
+  "max-body": option({
+    placeholder: "BYTES",
+    schema: integer(1024),
+    help: "Largest request body that is read.",
+    defaultText: "1048576",
+    tasks: ["start"],
+  }),
+  queue: option({
+    placeholder: "N",
+    schema: integer(1),
+    help: "Requests that may wait for the model; beyond them the answer is 429 with Retry-After.",
+    defaultText: "64",
+    tasks: ["start"],
+  }),
+  generations: option({
+    placeholder: "N",
+    schema: integer(1, 1000),
+    help: "Rank settings to hold in memory, the serving one included, for comparison and roll-back.",
+    defaultText: "8",
+    tasks: ["start"],
+  }),
+  "cache-dir": option({
+    placeholder: "DIR",
+    schema: text,
+    help: "Folder where factors are kept between runs.",
+    defaultText: "$XDG_CACHE_HOME/tuckerd, else ~/.cache/tuckerd",
+    tasks: all,
+  }),
+  json: option({
+    schema: flag,
+    help: "Print the report as JSON on stdout.",
+    defaultText: "off",
+    tasks: ["compress", "spectrum", "eval"],
+  }),
+  "api-key": option({
+    schema: secret,
+    secret: true,
+    help: "Bearer key that the answering and reading routes ask for; they are open without it.",
+    tasks: ["start"],
+  }),
+  "admin-key": option({
+    schema: secret,
+    secret: true,
+    help:
+      "Bearer key that the changing routes ask for; without it they are open to requests for localhost on a loopback address, and closed elsewhere.",
+    tasks: ["start"],
+  }),
+} as const;
+
+function rangesAscend(value: string): boolean {
+  return value.split(",").every((part) => {
+    const [first, last] = part.split("-").map(Number);
+    return last === undefined || first! <= last;
+  });
+}
+
+/** Name of a setting, as on the command line without its dashes. */
+export type OptionName = keyof typeof OPTIONS;
+/** Every setting that was given, parsed. */
+export type OptionValues = { [K in OptionName]?: z.output<(typeof OPTIONS)[K]["schema"]> };
+
+/** `max-body` → `TUCKERD_MAX_BODY`. */
+export function variableName(name: OptionName): string {
+  return `TUCKERD_${name.toUpperCase().replaceAll("-", "_")}`;
+}
+
+/** The settings of one task, in the order of the table. */
+export function optionsOf(task: TaskName): [OptionName, OptionSpec][] {
+  return (Object.entries(OPTIONS) as [OptionName, OptionSpec][]).filter(([, spec]) => spec.tasks.includes(task));
+}
