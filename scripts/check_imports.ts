@@ -6,12 +6,14 @@
  */
 import { print } from "../src/log.ts";
 
-const base = ["src/errors.ts", "src/log.ts", "src/config.ts"];
+const base = ["src/errors.ts", "src/log.ts", "src/config.ts", "src/config", "src/threads.ts"];
 const rooms: Record<string, string[]> = {
   "kernels": [],
   "src/errors.ts": base,
   "src/log.ts": base,
   "src/config.ts": base,
+  "src/config": base,
+  "src/threads.ts": base,
   "src/onnx": base,
   "src/attention": [...base, "src/onnx"],
   "src/linalg": base,
@@ -21,7 +23,7 @@ const rooms: Record<string, string[]> = {
   "src/runtime": [...base, "src/onnx", "src/compress/artifact.ts"],
   "src/qa": [...base, "src/runtime"],
   "src/eval": [...base, "src/qa", "src/compress", "src/runtime", "src/tucker/types.ts"],
-  "src/serve": [...base, "src/onnx", "src/compress", "src/runtime", "src/qa", "src/tucker/types.ts"],
+  "src/serve": [...base, "src/attention/types.ts", "src/compress", "src/runtime", "src/qa", "src/tucker/types.ts"],
   "routes": [...base, "src/serve", "src/qa", "src/compress", "src/runtime", "src/tucker/types.ts"],
 };
 /** Single files that may import one room more: the seam where that room is plugged in. */

@@ -4,7 +4,12 @@
  * @module
  */
 import type { CompressionReport } from "../compress/artifact.ts";
-import type { Layout, Mode, Ranks } from "../tucker/types.ts";
+import type { Answer, Question } from "../qa/types.ts";
+import type { CompressionRequest } from "../compress/options.ts";
+import type { CompressionPreview } from "../compress/preview.ts";
+import type { Mode } from "../tucker/types.ts";
+
+export type { Answer, OffsetUnit, Question, QuestionAnsweringParameters } from "../qa/types.ts";
 
 /** Life of the server: the port is open from the first state on. */
 export type ServerState = "starting" | "loading" | "compressing" | "ready" | "failed" | "stopping";
@@ -23,53 +28,13 @@ export interface GenerationChoice {
   readonly generation?: number;
 }
 
-/** Parameters of the Hugging Face question-answering contract, by its names. */
-export interface QuestionAnsweringParameters {
-  readonly top_k?: number;
-  readonly doc_stride?: number;
-  readonly max_answer_len?: number;
-  readonly max_seq_len?: number;
-  readonly max_question_len?: number;
-  readonly handle_impossible_answer?: boolean;
-  readonly align_to_words?: boolean;
-}
-
-/** One answer: `context` sliced from `start` to `end`, counted in Unicode code points or UTF-16 units as asked. */
-export interface Answer {
-  readonly answer: string;
-  readonly score: number;
-  readonly start: number;
-  readonly end: number;
-}
-
-/** A question about a context. */
-export interface Question {
-  readonly question: string;
-  readonly context: string;
-  readonly parameters?: QuestionAnsweringParameters;
-  /** Unit of `start` and `end`; Hugging Face's own is code points. */
-  readonly offsets?: "code_points" | "utf16";
-}
-
 /** Extractive question answering on a generation. */
 export interface QuestionAnsweringService {
   /** Answers best first, and the generation that gave them. Throws `TuckerdError` (invalid, unavailable, overloaded, not-found). */
   answer(question: Question, choice: GenerationChoice): Promise<{ answers: readonly Answer[]; generation: number }>;
 }
 
-/** What `POST /v1/compression` may ask; exactly one of ranks, energy and compressionRatio, or none for mode `none`. */
-export interface CompressionRequest {
-  readonly ranks?: Ranks;
-  readonly energy?: number;
-  readonly compressionRatio?: number;
-  readonly mode?: Mode;
-  readonly layout?: Layout;
-  readonly balance?: boolean;
-  /** `all`, or a list such as `0,2-5`. */
-  readonly layers?: string;
-  readonly laser?: { readonly matrices: readonly string[]; readonly rate: number };
-  readonly overrides?: Readonly<Record<string, { readonly ranks?: Ranks; readonly skip?: boolean }>>;
-}
+export type { CompressionPreview, CompressionRequest };
 
 /** States of a compression job; the last three are final. */
 export type JobState = "queued" | "running" | "succeeded" | "failed" | "cancelled";
@@ -96,25 +61,6 @@ export interface Job {
 export interface JobEvent {
   readonly event: "state" | "layer";
   readonly data: Job | { readonly layer: number; readonly name: string; readonly relativeError: number };
-}
-
-/** What given ranks would cost and save. */
-export interface CompressionPreview {
-  readonly totals: {
-    readonly attentionParameters: number;
-    readonly compressedParameters: number;
-    readonly compressionRatio: number;
-  };
-  readonly layers: readonly {
-    readonly layer: number;
-    readonly name: string;
-    readonly ranks: Ranks | null;
-    readonly parameters: number;
-    readonly compressedParameters: number;
-    readonly compressionRatio: number;
-    /** Of the truncated HOSVD: an upper bound that HOOI comes in under. */
-    readonly relativeError: number;
-  }[];
 }
 
 /** Singular values of each mode of each layer's tensor, descending. */
@@ -144,8 +90,8 @@ export interface GenerationInfo {
 
 /** Rank control. */
 export interface CompressionService {
-  /** The report of the generation that is serving. */
-  report(): CompressionReport;
+  /** The report of the generation that is serving, or of a held one; throws `unavailable` or `not-found`. */
+  report(generation?: number): CompressionReport;
   /** Starts a re-run; throws `conflict` while another is under way, `invalid` where the request can't be met. */
   start(request: CompressionRequest): Promise<Job>;
   job(id: string): Job;
@@ -157,6 +103,7 @@ export interface CompressionService {
   events(id: string, signal: AbortSignal): AsyncIterable<JobEvent>;
   preview(request: CompressionRequest): Promise<CompressionPreview>;
   spectrum(): Promise<CompressionSpectrum>;
+  /** The generations held, oldest first; none before the first one serves. */
   generations(): readonly GenerationInfo[];
   /** Makes a held generation the serving one. */
   activate(generation: number): Promise<GenerationInfo>;

@@ -171,3 +171,13 @@ gpuTest("a read sees the numbers as they are at the call", async () => {
   assertEquals(await reading, Float32Array.of(1, 2, 3, 4));
   assertEquals(await next.read(), Float32Array.of(5, 6, 7, 8));
 });
+
+gpuTest("what was recorded runs before an upload into a buffer that it still reads", async () => {
+  using device = await open();
+  const source = GpuArray.from(device, Float32Array.of(1, 2, 3, 4), "source");
+  using copy = new GpuArray(device, 4, "copy");
+  source.copyTo(copy, { start: 0, targetStart: 0, length: 4 });
+  source[Symbol.dispose]();
+  using _next = GpuArray.from(device, Float32Array.of(5, 6, 7, 8), "takes the source's buffer");
+  assertEquals(await copy.read(), Float32Array.of(1, 2, 3, 4));
+});

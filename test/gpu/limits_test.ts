@@ -104,6 +104,12 @@ Deno.test({ name: "sums cut for a large device equal their twins", ignore: skipG
   await checkMatmul(ops, [5, 900, 300]); // skinny
 });
 
+Deno.test({ name: "long sums that aren't cut for parallelism are cut for accuracy", ignore: skipGpu }, async () => {
+  using ops = await createGpuOps({ allowFallbackAdapter: true, limits: { parallelWorkgroups: 1 } });
+  await checkModes(ops, [2, 9, 3000], 3);
+  await checkMatmul(ops, [70, 2500, 12]);
+});
+
 Deno.test({ name: "a grid of more than 65535 workgroups runs whole", ignore: skipGpu }, async () => {
   using ops = await createGpuOps({ allowFallbackAdapter: true });
   const length = 256 * 65536 + 100;

@@ -1,0 +1,70 @@
+/**
+ * The store of decomposed layers: a folder of factor files named by what they depend on (`taskKey`). With no folder given,
+ * a temporary one that goes with the process.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { TuckerdError } from "../errors.ts";
+import { log } from "../log.ts";
+import { decodeFactorFile, type FactorFile } from "./factor_file.ts";
+
+/** Factor files by key. */
+export class FactorStore implements AsyncDisposable {
+  readonly #folder: string;
+  readonly #temporary: boolean;
+
+  private constructor(folder: string, temporary: boolean) {
+    this.#folder = folder;
+    this.#temporary = temporary;
+  }
+
+  /**
+   * Opens a store.
+   *
+   * @param folder where it lives; undefined for one that is removed with this object
+   */
+  static async open(folder: string | undefined): Promise<FactorStore> {
+    if (folder !== undefined) return new FactorStore(join(folder, "factors"), false);
+    return new FactorStore(await Deno.makeTempDir({ prefix: "tuckerd-" }), true);
+  }
+
+  /** The file that a key names, whether it exists or not. Two levels, so that no folder grows long. */
+  path(key: string): string {
+    return join(this.#folder, key.slice(0, 2), `${key}.safetensors`);
+  }
+
+  /** Which of the keys have a file. */
+  async has(key: string): Promise<boolean> {
+    try {
+      return (await Deno.stat(this.path(key))).isFile;
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return false;
+      throw TuckerdError.from(error);
+    }
+  }
+
+  /** Reads a key's file; undefined where there is none. A damaged file is removed, since it can be computed again. */
+  async read(key: string): Promise<FactorFile | undefined> {
+    const path = this.path(key);
+    let bytes: Uint8Array<ArrayBuffer>;
+    try {
+      bytes = await Deno.readFile(path);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      throw new TuckerdError("failed", `can't read ${path}: ${(error as Error).message}`, { cause: error });
+    }
+    try {
+      return decodeFactorFile(bytes, path);
+    } catch (error) {
+      log(0, `${(error as Error).message}; computing it again`);
+      await Deno.remove(path);
+      return undefined;
+    }
+  }
+
+  /** Removes a temporary store. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#temporary) await Deno.remove(this.#folder, { recursive: true });
+  }
+}

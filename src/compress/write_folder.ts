@@ -1,0 +1,90 @@
+/**
+ * A compressed model as a folder of its own, in the Hugging Face layout: whole or not at all.
+ *
+ * @module
+ */
+import { basename, dirname, extname, join, resolve } from "node:path";
+import { TuckerdError } from "../errors.ts";
+import { saveModel } from "../onnx/model.ts";
+import type { CompressionReport } from "./artifact.ts";
+import type { Compressor, CompressRun } from "./compressor.ts";
+import type { CompressionOptions } from "./options.ts";
+
+/** How and where a folder is written. */
+export interface WriteFolderOptions extends CompressRun {
+  readonly out: string;
+  /** `factored`: factors as initializers; `dense`: the reconstruction in the place of the weights. */
+  readonly execution: "factored" | "dense";
+}
+
+/** Files beside the graph that belong to a model: configuration, tokenizer, vocabulary. */
+const companions = new Set([".json", ".txt", ".model", ".jinja", ".md"]);
+
+/**
+ * Compresses and writes: the graph in `onnx/` under the name it had, the files beside it, and the report as `tuckerd.json`.
+ *
+ * @throws TuckerdError `invalid` where `out` holds something already or the layout can't run factored; `failed` where the disk
+ * refuses, and then nothing is left behind
+ */
+export async function writeModelFolder(
+  compressor: Compressor,
+  options: CompressionOptions,
+  { out, execution, ...run }: WriteFolderOptions,
+): Promise<CompressionReport> {
+  await refuseNonEmpty(out);
+  if (options.layout === "reference" && execution === "factored") {
+    throw new TuckerdError(
+      "invalid",
+      'layout "reference" cuts heads across the input and can\'t run factored; add --execution dense, or use layout "heads"',
+    );
+  }
+  const started = performance.now();
+  const layers = await compressor.decompose(options, run);
+  const rewritten = execution === "dense"
+    ? await compressor.withReconstructions(layers)
+    : compressor.withFactors(layers);
+  const seconds = (performance.now() - started) / 1000;
+  const report = compressor.report({ options, layers, execution, rewritten, feeds: {}, seconds });
+
+  const target = resolve(out);
+  const temporary = `${target}.${crypto.randomUUID()}.part`;
+  try {
+    const { folder } = compressor;
+    await Deno.mkdir(temporary, { recursive: true });
+    await saveModel(rewritten, join(temporary, "onnx", basename(folder.graphPath)));
+    await copyCompanions(folder.path, temporary);
+    await Deno.writeTextFile(join(temporary, "tuckerd.json"), `${JSON.stringify(report, null, 2)}\n`);
+    await Deno.mkdir(dirname(target), { recursive: true });
+    await Deno.rename(temporary, target);
+  } catch (error) {
+    await Deno.remove(temporary, { recursive: true }).catch(() => {/* it may never have been made */});
+    if (error instanceof TuckerdError) throw error;
+    throw new TuckerdError("failed", `can't write the model folder ${out}: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+  return report;
+}
+
+/** Renaming replaces an empty folder; anything else is somebody's. */
+async function refuseNonEmpty(out: string): Promise<void> {
+  try {
+    for await (const entry of Deno.readDir(out)) {
+      throw new TuckerdError("invalid", `--out ${out} holds ${entry.name} already; name a new or an empty folder`);
+    }
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    if (error instanceof Deno.errors.NotADirectory) {
+      throw new TuckerdError("invalid", `--out ${out} is a file; name a new or an empty folder`, { cause: error });
+    }
+    throw error;
+  }
+}
+
+async function copyCompanions(from: string, to: string): Promise<void> {
+  for await (const entry of Deno.readDir(from)) {
+    if (entry.isFile && companions.has(extname(entry.name)) && entry.name !== "README.md") {
+      await Deno.copyFile(join(from, entry.name), join(to, entry.name));
+    }
+  }
+}

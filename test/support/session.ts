@@ -1,0 +1,99 @@
+/**
+ * Runs ONNX models in tests, through onnxruntime-node.
+ *
+ * @module
+ */
+import * as ort from "onnxruntime-node";
+import { encodeModel, type OnnxModel } from "../../src/onnx/model.ts";
+import { type Nested, nestedNumbers, nestedShape } from "./oracle.ts";
+
+/** A tensor to feed or a result. */
+export interface Numbers {
+  readonly shape: readonly number[];
+  readonly data: ArrayLike<number>;
+}
+
+/** A loaded model. Dispose it to free it. */
+export class TestSession implements AsyncDisposable {
+  readonly #session: ort.InferenceSession;
+
+  private constructor(session: ort.InferenceSession) {
+    this.#session = session;
+  }
+
+  /** Loads a model from memory, or from the file it names where it has external data. */
+  static async load(model: OnnxModel | { readonly path: string }): Promise<TestSession> {
+    const options = { logSeverityLevel: 3, intraOpNumThreads: 1 } as const;
+    const session = "proto" in model
+      ? await ort.InferenceSession.create(encodeModel(model), options)
+      : await ort.InferenceSession.create(model.path, options);
+    return new TestSession(session);
+  }
+
+  /** Dimensions of the model's inputs, dynamic ones by name. */
+  get inputShapes(): Readonly<Record<string, readonly (number | string)[]>> {
+    return Object.fromEntries(
+      this.#session.inputMetadata.flatMap((info) => info.isTensor ? [[info.name, info.shape] as const] : []),
+    );
+  }
+
+  /** Names of the model's inputs. */
+  get inputs(): readonly string[] {
+    return this.#session.inputNames;
+  }
+
+  /**
+   * Runs the model. Integers and booleans of `inputs` become the model's types, `factors` are float32. A past that isn't
+   * given is empty; `sizes` are those of its named dimensions that aren't 0.
+   */
+  async run(
+    inputs: Readonly<Record<string, Nested>>,
+    factors: Readonly<Record<string, Numbers>> = {},
+    sizes: Readonly<Record<string, number>> = {},
+  ): Promise<Record<string, Numbers>> {
+    const feeds: Record<string, ort.Tensor> = {};
+    const withPast = [...Object.keys(inputs), ...Object.keys(factors)].some((name) =>
+      name.startsWith("past_key_values.")
+    );
+    const batch = nestedShape(Object.values(inputs)[0] ?? [])[0] ?? 1;
+    for (const info of this.#session.inputMetadata) {
+      const { name } = info;
+      const factor = factors[name];
+      if (factor !== undefined) feeds[name] = new ort.Tensor("float32", Float32Array.from(factor.data), factor.shape);
+      else if (!info.isTensor) throw new TypeError(`input ${name} isn't a tensor`);
+      else if (inputs[name] !== undefined) feeds[name] = tensorOf(info.type, inputs[name]);
+      else if (name === "use_cache_branch") feeds[name] = new ort.Tensor("bool", [withPast], [1]);
+      else if (name.startsWith("past_key_values.")) feeds[name] = emptyPast(info.shape, { batch, sizes });
+    }
+    const results = await this.#session.run(feeds);
+    return Object.fromEntries(
+      Object.entries(results).map(([name, tensor]) => [name, {
+        shape: tensor.dims,
+        data: tensor.data as Float32Array,
+      }]),
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#session.release();
+  }
+}
+
+/** A cache without tokens: the dynamic dimension behind the batch is the past. */
+function emptyPast(
+  shape: readonly (number | string)[],
+  { batch, sizes }: { readonly batch: number; readonly sizes: Readonly<Record<string, number>> },
+): ort.Tensor {
+  const dims = shape.map((size, i) =>
+    i === 0 ? batch : typeof size === "number" ? Math.max(size, 0) : sizes[size] ?? 0
+  );
+  return new ort.Tensor("float32", new Float32Array(0), dims);
+}
+
+function tensorOf(type: ort.Tensor.Type, nested: Nested): ort.Tensor {
+  const shape = nestedShape(nested);
+  const numbers = nestedNumbers(nested);
+  if (type === "int64") return new ort.Tensor("int64", BigInt64Array.from(numbers, BigInt), shape);
+  if (type === "bool") return new ort.Tensor("bool", Uint8Array.from(numbers), shape);
+  return new ort.Tensor("float32", Float32Array.from(numbers), shape);
+}
