@@ -162,7 +162,8 @@ class Writer:
         lead = rng.choice(T.LEADS) if entity.name and rng.random() < 0.1 else ""
         out, position = lead, 0
         values = {r: self.fresh(entity.kind.types[r]) for r in statement.relations}
-        # A pronoun may only stand for an entity that an earlier sentence named.
+        if lead and not pattern.startswith("{"):
+            pattern = pattern[0].lower() + pattern[1:]
         has_subject = "{S}" in pattern or "{S's}" in pattern
         named_here = False
         for slot in _SLOT.finditer(pattern):
@@ -171,15 +172,18 @@ class Writer:
             name, style = slot.groups()
             if name in ("S", "S's", "N"):
                 text = self.subject(entity, plain=name == "N" or named_here)
+                if not lead and not out and text.startswith("the "):
+                    text = "T" + text[1:]
                 if name == "S's":
                     text = entity.words["his"] if text == entity.words["he"] else text + "'s"
                 elif text == entity.words.get("he") and not _is_subject_position(pattern, slot):
                     text = entity.short if entity.kind.name == "person" else text
                 named_here = True
                 start = begin + len(out)
-                length = len(entity.name) if text.startswith(entity.name) else len(text)
+                full = text.lower().startswith(entity.name.lower())
+                length = len(entity.name) if full else len(text)
                 self.mentions.append(Mention(entity, start, start + length))
-                if text.startswith(entity.name) and entity.first_mention is None and entity.name:
+                if full and entity.first_mention is None and entity.name:
                     entity.first_mention = (start, start + length)
                 out += text
             elif name in values:
@@ -233,7 +237,7 @@ class Generator:
     def _facts(self, writer: Writer, entities: list[Entity], amount: int) -> None:
         """State about `amount` facts of each entity, one after another or mixed."""
         rng = self.rng
-        if len(entities) > 1 and rng.random() < 0.3:
+        if len(entities) > 1 and rng.random() < 0.15:
             turns = [e for e in entities for _ in range(amount)]
             rng.shuffle(turns)
         else:
@@ -256,11 +260,11 @@ class Generator:
             kinds = list(T.KINDS.values())
             kind = rng.choices(kinds, weights=(5, 3, 4, 3, 4, 1.2))[0]
             if self.size == "short":
-                amount, same, other = rng.choice((1, 2, 2)), rng.choice((1, 1, 2)), 0
+                amount, same, other = rng.choice((1, 2, 2)), rng.choice((1, 2, 2)), 0
             elif self.size == "long":
                 amount, same, other = rng.choice((3, 4, 5)), rng.choice((2, 3)), rng.choice((2, 3))
             else:
-                amount, same, other = rng.choice((2, 2, 3, 4)), rng.choice((1, 2, 2)), rng.choice((0, 0, 1))
+                amount, same, other = rng.choice((2, 2, 3)), rng.choice((1, 1, 2)), rng.choice((0, 0, 1))
             if kind.name == "self":
                 amount, same = amount + 2, 1
             entities = [writer.entity(kind) for _ in range(same)]

@@ -12,7 +12,7 @@ import zlib
 
 TEST_SHARE = 6  # one name word in six belongs to the test split
 
-# (onsets, nuclei, codas) per tongue; a word is 2 to 4 syllables of one tongue.
+# (onsets, nuclei, codas) per tongue; a word is 1 to 3 syllables of one tongue and an ending.
 _TONGUES = (
     ("b d f g l m n r s t v br dr tr gr pl cl".split(), "a e i o u ia".split(),
      ["", "", "", "l", "n", "r", "s"]),
@@ -98,13 +98,13 @@ class Names:
             return rng.choice(real)
         while True:
             onsets, nuclei, codas = rng.choice(_TONGUES)
-            count = rng.choice((1, 2, 2, 2, 3))
+            count = rng.choice((1, 1, 2, 2, 2, 3))
             parts = [rng.choice(onsets) + rng.choice(nuclei) + rng.choice(codas) for _ in range(count)]
             ending = rng.choice(endings)
             if count == 1 and not ending:
                 parts.append(rng.choice(onsets) + rng.choice(nuclei))
             text = "".join(parts) + ending
-            if 4 <= len(text) <= 13 and in_test_split(text) == self.test:
+            if 4 <= len(text) <= 11 and in_test_split(text) == self.test:
                 return text.capitalize()
 
     def person(self) -> str:
@@ -196,12 +196,16 @@ class Names:
             return simple[kind]()
         if kind == "time":
             return self.year() if rng.random() < 0.6 else self.date()
+        if kind == "sight":
+            return f"{rng.choice(_TITLE_ADJECTIVES)} {self.word(_PLACE_END, _REAL_PLACE)}".title()
         if kind == "org":
             return self.organisation(rng.choice(("company", "university", "museum", "institute", "publisher")))
         if kind == "school":
             return self.organisation(rng.choice(("university", "institute")))
         if kind == "river":
             return self.word([""], _REAL_PLACE)
+        if kind == "metres":
+            return str(rng.randint(12, 3900))
         if kind == "age":
             return str(rng.randint(6, 98))
         lists = {"occupation": OCCUPATIONS, "field": FIELDS, "instrument": INSTRUMENTS, "product": PRODUCTS,

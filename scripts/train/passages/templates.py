@@ -363,7 +363,7 @@ Traders come to {S} for {product}.
 ? what | What does {S} produce?
 ? what | What is the main product of {S}?
 ? which! | Which {noun} is known for its {V}?
-# altitude: number
+# altitude: metres
 {S} [lies|stands] {altitude} metres above the sea.
 {S} is at a height of {altitude} metres.
 The altitude of {S} is {altitude} metres.
@@ -380,13 +380,13 @@ A road leads from {S} to {distance_to}.
 ? what | What city is near {S}?
 ? which | Which city does {S} lie near?
 ? where | Where does the road from {S} lead?
-# distance: number
+# distance: metres
 It is {distance} kilometres from {S} to {distance_to}.
 {distance} kilometres separate {S} from {distance_to}.
 ? how far | How far is {S} from {distance_to}?
 ? how many | How many kilometres is it from {S} to {distance_to}?
 ? how far | How far is it from {S} to {distance_to}?
-# sight: title
+# sight: sight
 The [main sight|best known building] of {S} is the {sight} tower.
 Visitors to {S} go to see the {sight} tower.
 The {sight} tower stands in {S}.
