@@ -51,7 +51,7 @@ export class FactorStore implements AsyncDisposable {
     try {
       bytes = await Deno.readFile(path);
     } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return undefined;
+      if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
       throw new TuckerdError("failed", `can't read ${path}: ${(error as Error).message}`, { cause: error });
     }
     try {

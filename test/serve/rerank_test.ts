@@ -2,8 +2,13 @@
 import { assert, assertEquals } from "@std/assert/mod.js";
 import { ServerProcess } from "../support/program.ts";
 
+const model = new URL("../testdata/serving/bert-qa/", import.meta.url).pathname;
 const clients = 8;
 const changes = 20;
+
+function start(cache: string, env: Record<string, string> = {}): Promise<ServerProcess> {
+  return ServerProcess.start(["--model", model, "--device", "cpu", "--cache-dir", cache, "--ranks", "30,8,4"], env);
+}
 
 interface Given {
   readonly generation: number;
@@ -17,9 +22,7 @@ const questions = ["Where was Marta Lindqvist born?", "When did she write The Si
 
 Deno.test("8 clients ask without pause while the ranks change 20 times", async () => {
   const cache = await Deno.makeTempDir();
-  await using server = await ServerProcess.start(["--device", "cpu", "--cache-dir", cache, "--ranks", "60,16,4"], {
-    TUCKERD_GENERATIONS: "32",
-  });
+  await using server = await start(cache, { TUCKERD_GENERATIONS: "32" });
   await server.ready();
   const seen: Given[] = [];
   const failures: string[] = [];
@@ -42,7 +45,7 @@ Deno.test("8 clients ask without pause while the ranks change 20 times", async (
   const generations: number[] = [];
   for (let change = 0; change < changes; change++) {
     const response = await server.post("/v1/compression?wait=true", {
-      ranks: [8 + (change % 5) * 12, 8 + change % 3, 4],
+      ranks: [8 + (change % 5) * 4, 4 + change % 3, 4],
     });
     const report = await response.json();
     assertEquals(response.status, 200, JSON.stringify(report));
@@ -82,16 +85,16 @@ async function decompositionProcess(server: ServerProcess): Promise<number> {
 
 Deno.test("the decomposition process is killed mid-job: the job fails with a reason, the old generation serves", async () => {
   const cache = await Deno.makeTempDir();
-  await using server = await ServerProcess.start(["--device", "cpu", "--cache-dir", cache, "--ranks", "60,16,4"]);
+  await using server = await start(cache);
   await server.ready();
   const child = await decompositionProcess(server);
   Deno.kill(child, "SIGSTOP"); // the job now begins but can't end
-  const accepted = await server.post("/v1/compression", { ranks: [20, 8, 2] });
+  const accepted = await server.post("/v1/compression", { ranks: [20, 6, 2] });
   assertEquals(accepted.status, 202);
   const { id } = await accepted.json();
   const location = accepted.headers.get("location")!;
   assertEquals(location, `/v1/compression/jobs/${id}`);
-  const second = await server.post("/v1/compression", { ranks: [21, 8, 2] });
+  const second = await server.post("/v1/compression", { ranks: [21, 6, 2] });
   assertEquals([second.status, (await second.json()).job], [409, id]);
   const events = fetch(`${server.url}${location}/events`).then((response) => response.text());
   Deno.kill(child, "SIGKILL");
@@ -103,22 +106,22 @@ Deno.test("the decomposition process is killed mid-job: the job fails with a rea
   const answer = await server.post("/", { inputs: { question: questions[0], context } });
   assertEquals([answer.status, answer.headers.get("x-tuckerd-generation")], [200, "1"]);
   await answer.body?.cancel();
-  const again = await server.post("/v1/compression?wait=true", { ranks: [20, 8, 2] });
+  const again = await server.post("/v1/compression?wait=true", { ranks: [20, 6, 2] });
   assertEquals([again.status, (await again.json()).generation], [200, 2]);
   await Deno.remove(cache, { recursive: true });
 });
 
 Deno.test("a cancelled job changes nothing", async () => {
   const cache = await Deno.makeTempDir();
-  await using server = await ServerProcess.start(["--device", "cpu", "--cache-dir", cache, "--ranks", "60,16,4"]);
+  await using server = await start(cache);
   await server.ready();
   const child = await decompositionProcess(server);
   Deno.kill(child, "SIGSTOP");
-  const { id } = await (await server.post("/v1/compression", { ranks: [20, 8, 2] })).json();
+  const { id } = await (await server.post("/v1/compression", { ranks: [20, 6, 2] })).json();
   const response = await fetch(`${server.url}/v1/compression/jobs/${id}`, { method: "DELETE" });
   assertEquals((await response.json()).state, "cancelled");
   const report = await (await fetch(`${server.url}/v1/compression`)).json();
-  assertEquals([report.generation, report.layers[0].ranks], [1, [60, 16, 4]]);
+  assertEquals([report.generation, report.layers[0].ranks], [1, [30, 8, 4]]);
   assertEquals((await server.stop()).code, 0);
   await Deno.remove(cache, { recursive: true });
 });
