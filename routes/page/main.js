@@ -66,7 +66,7 @@ function showTotals() {
   const tiles = [
     ["Compression ratio", ratio(totals.compressionRatio), "of the attention weights"],
     ["Parameters", integer(totals.compressedParameters), `from ${integer(totals.attentionParameters)}`],
-    ["Attention weights", bytes(totals.weightBytes.after), `from ${bytes(totals.weightBytes.before)}`],
+    ["All weights", bytes(totals.weightBytes.after), `from ${bytes(totals.weightBytes.before)}`],
     ["Mean relative error", percent(mean), `worst ${percent(Math.max(0, ...errors))}`],
     ...(before > 0 ? [["Cache per token", bytes(after), `from ${bytes(before)}`]] : []),
   ];

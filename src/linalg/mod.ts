@@ -4,6 +4,5 @@
  * @module
  */
 export * from "./matmul.ts";
-export * from "./threads.ts";
 export * from "./orthonormal.ts";
 export * from "./symmetric_eigen.ts";

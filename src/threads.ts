@@ -1,5 +1,5 @@
 /**
- * How many threads inference may use. ONNX Runtime counts the machine's cores and ignores the quota of a container
+ * How many threads a computation may use. ONNX Runtime counts the machine's cores and ignores the quota of a container
  * (cgroup), so that it starts more threads than may run and is throttled; we read the quota.
  *
  * @module
@@ -25,7 +25,7 @@ const system: ThreadSources = {
 };
 
 /**
- * Threads for one inference session: the smaller of the visible cores and the CPU quota of the control group (version 2:
+ * The smaller of the visible cores and the CPU quota of the control group (version 2:
  * `cpu.max`; version 1: `cpu.cfs_quota_us`), rounded down, at least 1.
  */
 export function availableThreads(sources: ThreadSources = system): number {
