@@ -9,6 +9,7 @@ import type { BenchResult } from "./types.ts";
 
 const suites: Readonly<Record<string, () => Promise<readonly BenchResult[]>>> = {
   start: async () => await (await import("./start.ts")).benchStart(),
+  memory: async () => await (await import("./memory.ts")).benchMemory(),
   rerank: async () => await (await import("./start.ts")).benchRerank(),
 };
 

@@ -1,0 +1,92 @@
+/**
+ * Peak memory of compressing a model with GPT-J's attention (4096, 16 heads of 256, float16, external data), layer after layer. The
+ * aim: the weights of about two layers beyond the file, so that 7 billion parameters fit a 24 GB machine.
+ *
+ * @module
+ */
+import { type BenchResult } from "./types.ts";
+import { writeSyntheticModel } from "./synthetic_model.ts";
+
+const sizes = { hiddenSize: 4096, heads: 16, headSize: 256, feedForward: 0, weights: "float16" } as const;
+const main = new URL("../../src/main.ts", import.meta.url).pathname;
+
+/** Peak resident bytes of a process and its children while it ran, and its seconds. */
+interface Usage {
+  readonly peakBytes: number;
+  readonly seconds: number;
+}
+
+/** `VmHWM` is the peak that the kernel keeps for each process; processes that ended are remembered from the last look. */
+async function runMeasured(args: readonly string[]): Promise<Usage> {
+  const began = performance.now();
+  const process = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", main, ...args],
+    stdout: "null",
+    stderr: "inherit",
+  })
+    .spawn();
+  const peaks = new Map<number, number>();
+  const look = () => {
+    for (const pid of [process.pid, ...childrenOf(process.pid)]) {
+      const peak = peakOf(pid);
+      if (peak !== undefined) peaks.set(pid, peak);
+    }
+  };
+  const timer = setInterval(look, 20);
+  const { success } = await process.status;
+  clearInterval(timer);
+  if (!success) throw new Error(`tuckerd ${args.join(" ")} failed`);
+  const peakBytes = [...peaks.values()].reduce((sum, bytes) => sum + bytes, 0);
+  return { peakBytes, seconds: (performance.now() - began) / 1000 };
+}
+
+function childrenOf(pid: number): number[] {
+  const children: number[] = [];
+  try {
+    for (const { name } of Deno.readDirSync(`/proc/${pid}/task`)) {
+      const list = Deno.readTextFileSync(`/proc/${pid}/task/${name}/children`);
+      children.push(...list.split(" ").filter((text) => text !== "").map(Number));
+    }
+  } catch {
+    // it has just ended
+  }
+  return children;
+}
+
+function peakOf(pid: number): number | undefined {
+  try {
+    const kilobytes = /VmHWM:\s*(\d+)/.exec(Deno.readTextFileSync(`/proc/${pid}/status`))?.[1];
+    return kilobytes === undefined ? undefined : Number(kilobytes) * 1024;
+  } catch {
+    return undefined; // it has just ended
+  }
+}
+
+/** Compresses 1 layer and 4: were more than one layer held at a time, the second would take more. */
+export async function benchMemory(): Promise<BenchResult[]> {
+  const folder = await Deno.makeTempDir();
+  try {
+    const usage: Usage[] = [];
+    for (const layers of [1, 4]) {
+      const model = `${folder}/gptj-${layers}`;
+      await writeSyntheticModel(model, { ...sizes, layers });
+      const args = ["compress", "--model", model, "--out", `${model}-out`, "--ranks", "64,4,2", "--cache-dir", "off"];
+      usage.push(await runMeasured([...args, "--device", "cpu"]));
+    }
+    const [one, four] = usage as [Usage, Usage];
+    const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
+    const layerBytes = 4 * 4096 * 4096 * 4;
+    const growth = (four.peakBytes - one.peakBytes) / layerBytes;
+    return [{
+      name: "compress 4 GPT-J layers (2.1 GB as float32) at 64,4,2",
+      baseline: "1 such layer",
+      seconds: four.seconds,
+      baselineSeconds: one.seconds,
+      ratio: one.seconds / four.seconds,
+      note: `peak memory of both processes ${gib(four.peakBytes)}, with one layer ${gib(one.peakBytes)}: ` +
+        `3 more layers add ${growth.toFixed(2)} layers of float32 weights`,
+    }];
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
