@@ -4,7 +4,7 @@
  * @module
  */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
-import { type ErrorKind, TuckerdError } from "../src/errors.ts";
+import { TuckerdError } from "../src/errors.ts";
 import type { CompressionReport } from "../src/compress/artifact.ts";
 import type { Job, Services } from "../src/serve/services.ts";
 import type { RouteTools } from "./app.ts";
@@ -137,12 +137,8 @@ export function compressionRoutes(app: OpenAPIHono, services: Services, tools: R
 
 /** The report of a job that is final; throws what it failed with. */
 function reportOf(job: Job): CompressionReport {
-  if (job.state === "succeeded" && job.report !== undefined) return job.report;
-  if (job.state === "cancelled") {
-    throw new TuckerdError("cancelled", job.error?.detail ?? `Job ${job.id} was cancelled`);
-  }
-  throw new TuckerdError(
-    (job.error?.kind ?? "failed") as ErrorKind,
-    job.error?.detail ?? `Job ${job.id} ended as ${job.state} without a report`,
-  );
+  if (job.report !== undefined) return job.report;
+  const { kind, detail } = job.error ??
+    { kind: "failed", detail: `Job ${job.id} ended as ${job.state}, without a reason` };
+  throw new TuckerdError(kind, detail);
 }

@@ -8,6 +8,31 @@ import { setting } from "./sliders.js";
 
 /** Layers with a setting of their own: layer number to `{ ranks }` or `{ skip: true }`. */
 export const overrides = new Map();
+/** Those of `overrides` that only repeat what serves: moving a common slider lets go of them. */
+const inherited = new Set();
+
+/** Sets single layers to what serves, wherever it isn't the common ranks. */
+export function inheritRanks(layers, common) {
+  overrides.clear();
+  inherited.clear();
+  for (const { layer, ranks } of layers) {
+    if (JSON.stringify(ranks) === JSON.stringify(common)) continue;
+    overrides.set(String(layer), ranks === null ? { skip: true } : { ranks: [...ranks] });
+    inherited.add(String(layer));
+  }
+}
+
+/** Puts the layers that only repeat what serves back under the common setting, uncompressed ones apart. */
+export function releaseInherited() {
+  for (const layer of inherited) {
+    if (overrides.get(layer)?.skip) continue;
+    overrides.delete(layer);
+    const row = byId("layers").querySelector(`[data-layer="${layer}"]`);
+    row.querySelector("select").value = "common";
+    row.querySelector(".own .own").hidden = true;
+  }
+  inherited.clear();
+}
 
 /**
  * @param {any} report
@@ -92,6 +117,7 @@ function ownRanks(layer, changed) {
       "aria-label": `Layer ${number}, ${mode} rank`,
       oninput: () => {
         const ranks = fields.map((field) => Math.max(1, Math.round(Number(field.value)) || 1));
+        inherited.delete(number);
         overrides.set(number, { ranks });
         changed();
       },
@@ -106,6 +132,7 @@ function ownRanks(layer, changed) {
       "aria-label": `Layer ${number}, next time`,
       onchange: () => {
         inputs.hidden = choice.value !== "own";
+        inherited.delete(number);
         if (choice.value === "common") overrides.delete(number);
         else if (choice.value === "skip") overrides.set(number, { skip: true });
         else overrides.set(number, { ranks: fields.map((field) => Number(field.value)) });

@@ -8,7 +8,7 @@ import { setUpAsking } from "./ask.js";
 import { byId, bytes, element, integer, percent, ratio } from "./dom.js";
 import { showGenerations } from "./generations.js";
 import { apply, setUpJobs } from "./jobs.js";
-import { overrides, showLayers, showPreviewOnLayers } from "./layers.js";
+import { inheritRanks, overrides, releaseInherited, showLayers, showPreviewOnLayers } from "./layers.js";
 import { setting, showSliders, targetOfSetting } from "./sliders.js";
 
 /** Quiet time after the last change before a preview is asked for. */
@@ -22,7 +22,9 @@ let previewing = new AbortController();
 
 function notify(problem) {
   const needsKey = problem?.status === 401 || problem?.status === 403;
-  byId("notice").textContent = problem ? problem.message + (needsKey ? ". Keys go in at the end of this page." : "") : "";
+  byId("notice").textContent = problem
+    ? problem.message + (needsKey ? ". Keys go in at the end of this page." : "")
+    : "";
   byId("notice").hidden = !problem;
   if (needsKey) byId("keys").open = true;
 }
@@ -82,22 +84,23 @@ function showTotals() {
 
 /** Sets the controls to what serves. */
 function resetRanks() {
-  overrides.clear();
   const first = report.layers.find((layer) => layer.ranks !== null);
   if (first) setting.ranks = [...first.ranks];
-  const common = JSON.stringify(setting.ranks);
-  for (const layer of report.layers) {
-    if (layer.ranks === null) overrides.set(String(layer.layer), { skip: true });
-    else if (JSON.stringify(layer.ranks) !== common) overrides.set(String(layer.layer), { ranks: [...layer.ranks] });
-  }
+  inheritRanks(report.layers, setting.ranks);
   showLayers(report, changed);
-  showSliders(spectrum, changed);
+  showSliders(spectrum, slid);
   changed();
 }
 
 function request() {
   const own = Object.fromEntries(overrides);
   return { ...targetOfSetting(), ...(overrides.size > 0 ? { overrides: own } : {}) };
+}
+
+/** The common setting moved: layers that only repeat what serves follow it. */
+function slid() {
+  releaseInherited();
+  changed();
 }
 
 /** Asks for a preview a moment after the last change. */
@@ -139,8 +142,8 @@ function setUpRanks() {
   for (const radio of document.querySelectorAll('input[name="target"]')) {
     radio.addEventListener("change", () => {
       setting.target = radio.value;
-      showSliders(spectrum, changed);
-      changed();
+      showSliders(spectrum, slid);
+      slid();
     });
   }
   byId("reset").addEventListener("click", resetRanks);

@@ -193,7 +193,7 @@ export const OPTIONS = {
   "cache-dir": option({
     placeholder: "DIR",
     schema: text,
-    help: "Folder where factors are kept between runs.",
+    help: "Folder where factors are kept between runs; off keeps them nowhere.",
     defaultText: "$XDG_CACHE_HOME/tuckerd, else ~/.cache/tuckerd",
     tasks: all,
   }),

@@ -109,7 +109,7 @@ export class ModelServer implements Services, AsyncDisposable {
   };
 
   readonly compression: CompressionService = {
-    report: () => this.#serving().generations.report(),
+    report: (generation) => this.#serving().generations.report(generation),
     start: (request) => {
       const options = this.#resolve(request);
       this.#serving().compressor.plan(options); // what can't be met is refused before a job exists

@@ -4,6 +4,7 @@
  * @module
  */
 import type { CompressionReport } from "../compress/artifact.ts";
+import type { ErrorKind } from "../errors.ts";
 import type { Answer, Question } from "../qa/types.ts";
 import type { CompressionRequest } from "../compress/options.ts";
 import type { CompressionPreview } from "../compress/preview.ts";
@@ -54,7 +55,7 @@ export interface Job {
   readonly generation?: number;
   readonly report?: CompressionReport;
   /** Where it failed or was cancelled: why. */
-  readonly error?: { readonly kind: string; readonly detail: string };
+  readonly error?: { readonly kind: ErrorKind; readonly detail: string };
 }
 
 /** One event of a job's stream: `state` (a whole job), or `layer` (one layer done). */

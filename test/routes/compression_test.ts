@@ -52,7 +52,7 @@ Deno.test("wait=true tells why a job failed, and the old generation serves", asy
   const endings = [
     { kind: "unsupported", detail: "Nothing in this model can be compressed so", status: 422 },
     { kind: "failed", detail: "The decomposition process was killed by signal 9", status: 500 },
-  ];
+  ] as const;
   for (const { kind, detail, status } of endings) {
     services.compression.finished = (id) => {
       services.fail(id, { kind, detail });
@@ -138,6 +138,7 @@ Deno.test("modes that need no target take none", async () => {
 });
 
 Deno.test("wait takes true or false", async () => {
+  assertEquals((await serve().send("POST", "/v1/compression?wait=false", { body: { ranks: [8, 8, 4] } })).status, 202);
   const response = await serve().send("POST", "/v1/compression?wait=yes", { body: { ranks: [8, 8, 4] } });
   assertEquals((await response.json()).detail, 'query.wait must be one of "true", "false", got "yes"');
   const { send, services } = serve();

@@ -38,6 +38,18 @@ Deno.test("a 5 MB body gets its 413, and the connection goes on", () =>
     assertEquals((await next.json()).answer, "Ada");
   }));
 
+Deno.test("a client that sends all of 5 MB before it reads gets the 413 too, not a broken connection", () =>
+  listening(async (base) => {
+    using connection = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(base).port) });
+    const head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 5000000\r\n" +
+      "Connection: close\r\n\r\n";
+    await new Blob([head, new Uint8Array(5_000_000).fill(32)]).stream().pipeTo(connection.writable, {
+      preventClose: true,
+    });
+    const answer = await new Response(connection.readable).text();
+    assertEquals(answer.split("\r\n")[0], "HTTP/1.1 413 Payload Too Large");
+  }));
+
 Deno.test("a client that drops its connection ends its event stream at the service", () =>
   listening(async (base, services) => {
     await fetch(`${base}/v1/compression`, { method: "POST", headers: json, body: '{"ranks":[8,8,4]}' }).then((

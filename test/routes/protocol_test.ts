@@ -48,6 +48,26 @@ Deno.test("a body over the limit is 413 and names the limit, with and without a 
   assertEquals(services.asked.length, 1);
 });
 
+Deno.test("of a body over the limit no more is read than tells it", async () => {
+  let read = 0;
+  const endless = new ReadableStream<Uint8Array>({
+    pull(controller): void {
+      read += 1000;
+      if (read > 1_000_000) controller.close();
+      else controller.enqueue(new Uint8Array(1000).fill(32));
+    },
+  });
+  const { app } = serve({ maxBodyBytes: 2000 });
+  const response = await app.request("/", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: endless,
+  });
+  assertEquals(response.status, 413);
+  await response.body?.cancel();
+  assert(read <= 10_000, `${read} bytes were read`);
+});
+
 Deno.test("very deep and very long values are refused, not stumbled over", async () => {
   const depth = 200_000;
   const deep = `${"[".repeat(depth)}${"]".repeat(depth)}`;

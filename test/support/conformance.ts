@@ -98,7 +98,7 @@ export class Conformance {
     const { model: rewritten } = factored(model, factors, cache);
     const matrices = analyse(model).blocks.flatMap(({ sites }) =>
       sites.flatMap(({ query, key, value, output }) =>
-        [query, key, value, output].map((view) => view.projection.weight)
+        [query, key, value, output].map((view) => view.projection.stored.name)
       )
     );
     const left = rewritten.proto.graph!.initializer.map(({ name }) => name);
@@ -109,11 +109,15 @@ export class Conformance {
    * Interventions, factored and dense, equal PyTorch's outputs to 1e-3 of the largest value. One session for each choice of
    * layers serves all ranks.
    */
-  async checkInterventions({ path, file }: OracleExport, execution: "factored" | "dense"): Promise<void> {
+  async checkInterventions(
+    { path, file }: OracleExport,
+    execution: "factored" | "dense",
+    only?: readonly string[],
+  ): Promise<void> {
     const model = await loadModel(path);
     const sessions = new Map<string, TestSession>();
     for (const { name, ranks, layers, cases } of this.tucker.interventions) {
-      if (name === "full") continue;
+      if (name === "full" || only?.includes(name) === false) continue;
       const where = layers.map(({ layer }) => Number(layer));
       let feeds: Readonly<Record<string, Numbers>> = {};
       let rewritten = model;
@@ -141,10 +145,14 @@ export class Conformance {
   }
 
   /** Greedy decoding after every intervention, through the cache where the graph has one, gives PyTorch's tokens. */
-  async checkGreedy({ path, file }: OracleExport, cache: "full" | "compressed"): Promise<void> {
+  async checkGreedy(
+    { path, file }: OracleExport,
+    cache: "full" | "compressed",
+    only?: readonly string[],
+  ): Promise<void> {
     const model = await loadModel(path);
     for (const { name, ranks, layers, greedy: expected } of this.tucker.interventions) {
-      if (name === "full" || expected === undefined) continue;
+      if (name === "full" || expected === undefined || only?.includes(name) === false) continue;
       const factors = new Map(
         layers.map(({ layer }) => [Number(layer), this.#factorsOf(this.#reconstruction(name, Number(layer)), ranks)]),
       );

@@ -5,7 +5,7 @@
  * @module
  */
 import type { CompressionReport } from "../../src/compress/artifact.ts";
-import { TuckerdError } from "../../src/errors.ts";
+import { type ErrorKind, TuckerdError } from "../../src/errors.ts";
 import type {
   Answer,
   CompressionPreview,
@@ -275,7 +275,7 @@ export class FakeServices implements Services {
   }
 
   /** Ends a job badly. */
-  fail(id: string, error: { kind: string; detail: string }): void {
+  fail(id: string, error: { kind: ErrorKind; detail: string }): void {
     this.#change({ ...this.compression.job(id), state: "failed", finishedAt: CREATED, error });
   }
 
