@@ -5,15 +5,10 @@
  */
 import { assert, assertEquals, assertRejects } from "@std/assert/mod.js";
 import { TuckerdError } from "../../src/errors.ts";
-import { createExtractive, type ExtractiveAnswerer } from "../../src/qa/extractive.ts";
-import { readModelConfig } from "../../src/qa/model_config.ts";
 import { loadTokenizer } from "../../src/qa/tokenizer.ts";
 import type { Answer, QuestionAnsweringParameters } from "../../src/qa/types.ts";
 import { createEngine } from "../../src/runtime/engine.ts";
-import type { InferenceEngine } from "../../src/runtime/types.ts";
-import { modelOf } from "../support/models.ts";
-
-const folder = new URL("../testdata/serving/bert-qa/", import.meta.url).pathname;
+import { bertQaFolder, bertQaOn } from "../support/bert_qa.ts";
 
 interface ExpectedAnswer {
   readonly answer: string;
@@ -36,7 +31,7 @@ type Case = Readonly<Record<Variant, readonly ExpectedAnswer[]>> & {
   }[];
 };
 
-const { cases } = JSON.parse(await Deno.readTextFile(`${folder}expected.json`)) as { cases: readonly Case[] };
+const { cases } = JSON.parse(await Deno.readTextFile(`${bertQaFolder}expected.json`)) as { cases: readonly Case[] };
 
 const variants: Record<Variant, QuestionAnsweringParameters> = {
   answer: {},
@@ -45,16 +40,6 @@ const variants: Record<Variant, QuestionAnsweringParameters> = {
   impossible_allowed: { handle_impossible_answer: true },
   max_answer_len_5: { max_answer_len: 5 },
 };
-
-async function extractiveOn(engine: InferenceEngine): Promise<ExtractiveAnswerer> {
-  await engine.install(1, modelOf({ path: `${folder}onnx/model.onnx` }));
-  return createExtractive({
-    tokenizer: await loadTokenizer(folder),
-    config: await readModelConfig(folder),
-    inputs: engine.inputs,
-    run: (inputs) => engine.run(1, inputs),
-  });
-}
 
 function assertAnswers(actual: readonly Answer[], expected: readonly ExpectedAnswer[], what: string): void {
   const shown = `${what}\n got ${JSON.stringify(actual)}\nwant ${JSON.stringify(expected)}`;
@@ -72,7 +57,7 @@ function assertAnswers(actual: readonly Answer[], expected: readonly ExpectedAns
 for (const variant of Object.keys(variants) as Variant[]) {
   Deno.test(`extractive: ${variant} of every case equals Hugging Face's pipeline`, async () => {
     await using engine = await createEngine({ provider: "cpu" });
-    const extractive = await extractiveOn(engine);
+    const extractive = await bertQaOn(engine);
     for (const { id, question, context, ...expected } of cases) {
       const answers = await extractive.answer({ question, context, parameters: variants[variant] });
       assertAnswers(answers, expected[variant], `case ${id}, ${variant}`);
@@ -82,7 +67,7 @@ for (const variant of Object.keys(variants) as Variant[]) {
 
 Deno.test("extractive: UTF-16 offsets slice the context in JavaScript", async () => {
   await using engine = await createEngine({ provider: "cpu" });
-  const extractive = await extractiveOn(engine);
+  const extractive = await bertQaOn(engine);
   for (const { id, question, context, answer: [expected] } of cases) {
     const [answer] = await extractive.answer({ question, context, offsets: "utf16" });
     assertEquals([answer!.start, answer!.end], [expected!.start_utf16, expected!.end_utf16], `case ${id}`);
@@ -91,7 +76,7 @@ Deno.test("extractive: UTF-16 offsets slice the context in JavaScript", async ()
 });
 
 Deno.test("extractive: windows have Hugging Face's ids and offsets", async () => {
-  const tokenizer = await loadTokenizer(folder);
+  const tokenizer = await loadTokenizer(bertQaFolder);
   for (const { id, question, context, windows } of cases) {
     const actual = tokenizer.encodePair(question, context, { maxLength: 64, stride: 32 });
     assertEquals(actual.map(({ ids }) => ids), windows.map(({ input_ids }) => input_ids), `ids of case ${id}`);
@@ -106,7 +91,7 @@ Deno.test("extractive: windows have Hugging Face's ids and offsets", async () =>
 
 Deno.test("extractive: a question that leaves the stride no room is invalid, and Hugging Face's limit is ours", async () => {
   await using engine = await createEngine({ provider: "cpu" });
-  const extractive = await extractiveOn(engine);
+  const extractive = await bertQaOn(engine);
   // max_seq_len 64, doc_stride 32, 3 special tokens: 28 question tokens leave 33 for the context, 29 leave 32.
   const context = "the tower ".repeat(40);
   const [answer] = await extractive.answer({ question: "a ".repeat(28), context });

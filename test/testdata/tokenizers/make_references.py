@@ -183,13 +183,13 @@ def main():
             file.write(json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, separators=(",", ":")) + "\n")
         with open(f"{folder}/tokenizer_config.json", "w") as file:
             json.dump(config, file)
-        texts = CORPUS[:8] + FRAGMENTS + ["", " ", "\n", " a", "a ", "x" * 120, "\u200b", "\u200bab", "\u0301"] + [random_text(rng, rng.randint(1, 30)) for _ in range(int(os.environ.get("TEXTS", "60")))]
+        texts = CORPUS[:8] + FRAGMENTS + ["", " ", "\n", " a", "a ", "x" * 120, "\u200b", "\u200bab", "\u0301"] + [random_text(rng, rng.randint(1, 30)) for _ in range(int(os.environ.get("TEXTS", "40")))]
         singles = []
         for text in texts:
             encoding = tokenizer.encode(text, add_special_tokens=False)
             singles.append({"text": text, "ids": encoding.ids, "offsets": encoding.offsets, "words": [-1 if word is None else word for word in encoding.word_ids]})
         pairs = []
-        for _ in range(int(os.environ.get("PAIRS", "12"))):
+        for _ in range(int(os.environ.get("PAIRS", "6"))):
             first, second = random_text(rng, rng.randint(1, 6)), random_text(rng, rng.randint(1, 60))
             length = len(tokenizer.encode(first, "").ids) + rng.randint(2, 40)
             room = length - len(tokenizer.encode(first, "").ids)
