@@ -83,7 +83,7 @@ export const OPTIONS = {
       .transform((value) => value.split(",").map(Number) as [number, number, number]),
     help:
       "Ranks of the hidden, head and stack mode, the same in every layer. Give one of --ranks, --energy and --ratio; " +
-      "without any, what the model's config.json recommends is taken, else --energy 0.99.",
+      "without any, what the model's config.json recommends is taken, else --ratio 4.",
     tasks: compressing,
   }),
   energy: option({
