@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForQuestionAnswering
 
+DEFAULT_RANKS = (62, 16, 4)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -69,6 +70,7 @@ def main() -> None:
 
     config = model.config.to_dict()
     config = {"architectures": ["BertForQuestionAnswering"], **{k: v for k, v in config.items() if not k.startswith("_")}}
+    config["tuckerd"] = {"ranks": list(DEFAULT_RANKS)}  # what the server compresses to, unless it is told otherwise
     (args.out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     for name in TOKENIZER_FILES:
         shutil.copy(args.checkpoint / name, args.out / name)
