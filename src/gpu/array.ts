@@ -86,7 +86,7 @@ export class GpuArray implements Disposable {
 
   /** The numbers as they are now: what is recorded later doesn't change the answer. */
   async read(): Promise<Float32Array> {
-    const { buffers, commands, faults } = this.device;
+    const { buffers, commands, faults, readback } = this.device;
     const pieces: { readonly staging: GPUBuffer; readonly start: number; readonly bytes: number }[] = [];
     this.segments.forEach((buffer, index) => {
       const segmentBytes = Math.min(this.length - index * this.segmentLength, this.segmentLength) * BYTES;
@@ -98,24 +98,19 @@ export class GpuArray implements Disposable {
       }
     });
     commands.flush();
-    const label = commands.lastLabel;
     const numbers = new Float32Array(this.length);
     try {
-      const mapped = pieces.map(({ staging, bytes }) => staging.mapAsync(GPUMapMode.READ, 0, bytes));
-      const results = await Promise.allSettled(mapped);
-      await faults.settle();
-      results.forEach((result) => {
-        if (result.status === "rejected") throw lost(label, result.reason);
-      });
-      for (const { staging, start, bytes } of pieces) {
-        numbers.set(new Float32Array(staging.getMappedRange(0, bytes)), start);
-      }
+      await Promise.all(pieces.map(async ({ staging, start, bytes }) => {
+        await readback.withMapped(staging, bytes, (range) => numbers.set(new Float32Array(range), start));
+      }));
+    } catch (error) {
+      await faults.settle(); // what caused it is more telling
+      throw lost(commands.lastLabel, error);
     } finally {
-      for (const { staging } of pieces) {
-        if (staging.mapState === "mapped") staging.unmap();
-        buffers.release(staging);
-      }
+      for (const { staging } of pieces) buffers.release(staging);
     }
+    await faults.settle();
+    await readback.pause();
     return numbers;
   }
 

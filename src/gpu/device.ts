@@ -9,6 +9,7 @@ import { BufferPool } from "./buffers.ts";
 import { CommandQueue } from "./dispatch.ts";
 import { describe, GpuFaults, lost } from "./faults.ts";
 import { PipelineCache } from "./pipelines.ts";
+import { Readback } from "./readback.ts";
 
 /** What a device lets one do at once; larger work is cut to fit. */
 export interface GpuLimits {
@@ -18,7 +19,7 @@ export interface GpuLimits {
   readonly bufferBytes: number;
   /** Workgroups along one dimension of a dispatch. */
   readonly workgroupsPerDimension: number;
-  /** Workgroups that keep the device busy; a sum is cut into parts until there are as many. WebGPU doesn't tell it. */
+  /** Workgroups of 256 that keep the device busy; a sum is cut into parts until there are as many. WebGPU doesn't tell it. */
   readonly parallelWorkgroups: number;
 }
 
@@ -42,6 +43,7 @@ export class GpuDevice implements Disposable {
   readonly isFallback: boolean;
   readonly limits: GpuLimits;
   readonly faults = new GpuFaults();
+  readonly readback = new Readback();
   readonly buffers: BufferPool;
   readonly pipelines: PipelineCache;
   readonly commands: CommandQueue;

@@ -61,7 +61,7 @@ export async function gram(
         }
       }
     }
-    // All at once: each wait for a mapped buffer costs Deno some 10 ms, however small it is.
+    // all at once: a wait may cost more than the numbers (see readback.ts)
     const parts = await Promise.all(blocks.map(({ partials }) => partials.array.read()));
     const result = new Float64Array(box.rows * box.rows);
     blocks.forEach((block, index) => addBlock(result, box.rows, block, parts[index]!));

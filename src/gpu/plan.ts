@@ -27,13 +27,14 @@ const FEW = 8;
 /** Below this many rows a tall product is too short to fill its workgroups. */
 const TALL = 512;
 
-/** Rows and columns that a workgroup of each kernel computes. */
-const TILES: Record<ProductKernel, readonly [number, number]> = {
-  skinny: [FEW, 256],
-  tall: [128, FEW],
-  large: [128, 128],
-  small: [64, 64],
-};
+/** Rows and columns that a workgroup of each kernel computes, and its invocations. */
+const TILES: Record<ProductKernel, { readonly rows: number; readonly columns: number; readonly invocations: number }> =
+  {
+    skinny: { rows: FEW, columns: 256, invocations: 256 },
+    tall: { rows: 128, columns: FEW, invocations: 256 },
+    large: { rows: 128, columns: 128, invocations: 256 },
+    small: { rows: 64, columns: 64, invocations: 64 },
+  };
 
 /** Operands and contraction of a product. */
 export interface Factors {
@@ -53,7 +54,8 @@ export interface ProductPlan {
 export function planProduct(factors: Factors, limits: GpuLimits): ProductPlan {
   const { a, b, k } = factors;
   const kernel = kernelFor(factors, limits);
-  const wanted = Math.ceil(limits.parallelWorkgroups / tilesOf(factors, kernel));
+  const parallel = limits.parallelWorkgroups * 256 / TILES[kernel].invocations;
+  const wanted = Math.ceil(parallel / tilesOf(factors, kernel));
   const even = Math.ceil(k.length / wanted / CHUNK_UNIT) * CHUNK_UNIT;
   const chunk = Math.min(CHAIN, Math.max(SHORTEST_CHAIN, even));
   const held = Math.floor(Math.min(PARTIALS, regionLimit(limits)) / (a.count * b.count));
@@ -71,6 +73,6 @@ function kernelFor({ a, b, k }: Factors, limits: GpuLimits): ProductKernel {
 }
 
 function tilesOf({ a, b }: Factors, kernel: ProductKernel): number {
-  const [rows, columns] = TILES[kernel];
+  const { rows, columns } = TILES[kernel];
   return Math.ceil(a.count / rows) * Math.ceil(b.count / columns);
 }

@@ -181,3 +181,45 @@ gpuTest("what was recorded runs before an upload into a buffer that it still rea
   using _next = GpuArray.from(device, Float32Array.of(5, 6, 7, 8), "takes the source's buffer");
   assertEquals(await copy.read(), Float32Array.of(1, 2, 3, 4));
 });
+
+gpuTest("reads under way at the same time don't disturb each other", async () => {
+  using ops = await createGpuOps({ allowFallbackAdapter: true });
+  const grams = await Promise.all(Array.from({ length: 8 }, async (_, index) => {
+    using tensor = ops.tensor(new Float32Array(60).fill(index), [6, 10]);
+    return await ops.gram(tensor, 0);
+  }));
+  grams.forEach((gram, index) => assertEquals(gram, new Float64Array(36).fill(10 * index * index)));
+});
+
+Deno.test({
+  name: "GPU device: without an adapter the error says what to do",
+  ignore: Deno.build.os !== "linux", // where the Vulkan loader can be told to find no driver
+}, async () => {
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--unstable-webgpu", new URL("open_device.ts", import.meta.url).pathname],
+    env: { DENO_WEBGPU_BACKEND: "vulkan", VK_DRIVER_FILES: "/nonexistent" }, // OpenGL would do otherwise
+    stderr: "null",
+  }).output();
+  const answer = new TextDecoder().decode(stdout);
+  assert(answer.startsWith("unavailable: no WebGPU adapter"), answer);
+  assert(answer.includes("--device cpu"), answer);
+});
+
+gpuTest("every read sees the newest numbers, from a buffer that was mapped before too", async () => {
+  using device = await open();
+  for (let value = 0; value < 20; value++) {
+    using array = GpuArray.from(device, Float32Array.of(value, -value), "changing");
+    assertEquals(await array.read(), Float32Array.of(value, -value));
+  }
+});
+
+gpuTest("reads let the event loop run", async () => {
+  using device = await open();
+  using array = GpuArray.from(device, Float32Array.of(1), "small");
+  await array.read();
+  let ran = false;
+  setTimeout(() => ran = true, 0);
+  const until = performance.now() + 5000;
+  while (!ran && performance.now() < until) await array.read();
+  assert(ran, "5 s of reads kept a timer waiting");
+});
