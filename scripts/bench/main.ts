@@ -8,6 +8,7 @@ import { table } from "../../src/cli/tables.ts";
 import type { BenchResult } from "./types.ts";
 
 const suites: Readonly<Record<string, () => Promise<readonly BenchResult[]>>> = {
+  decompose: async () => await (await import("./decompose.ts")).benchDecompose({ slow: Deno.args.includes("--slow") }),
   start: async () => await (await import("./start.ts")).benchStart(),
   memory: async () => await (await import("./memory.ts")).benchMemory(),
   rerank: async () => await (await import("./start.ts")).benchRerank(),
@@ -15,14 +16,15 @@ const suites: Readonly<Record<string, () => Promise<readonly BenchResult[]>>> = 
 
 const help = `Runs benchmarks, each against a named baseline in the same run.
 
-Usage: deno task bench [--json] [SUITE…]
+Usage: deno task bench [--json] [--slow] [SUITE…]
 
-Suites: ${Object.keys(suites).join(", ")} (all of them where none is named)`;
+Suites: ${Object.keys(suites).join(", ")} (all of them where none is named)
+--slow: with baselines that take many minutes`;
 
 const names = Deno.args.filter((argument) => !argument.startsWith("-"));
 const unknown = [
   ...names.filter((name) => !(name in suites)),
-  ...Deno.args.filter((a) => a.startsWith("-") && !["--json", "--help", "-h"].includes(a)),
+  ...Deno.args.filter((a) => a.startsWith("-") && !["--json", "--slow", "--help", "-h"].includes(a)),
 ];
 if (unknown.length > 0) {
   print(`unknown: ${unknown.join(", ")}\n\n${help}`);

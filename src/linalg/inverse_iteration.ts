@@ -12,40 +12,27 @@ export interface UnreducedBlock {
   readonly offDiagonal: Float64Array;
 }
 
-/** Solves for each vector: two are enough from a random start; the third is for bad luck. */
-const SOLVES = 3;
+/** Solves for each vector: the first from a random start amplifies it nearly to rounding, the second cleans up. */
+const SOLVES = 2;
 
 /**
- * Eigenvalues nearer to each other than this, relative to the norm, get vectors that are made orthogonal one by one. Those
- * further apart come out orthogonal to about 1e-16 divided by this.
- */
-const CLUSTER = 1e-5;
-
-/**
- * Unit eigenvectors, one after the other (count × n), for eigenvalues in descending order.
+ * Unit eigenvectors, one after the other (count × n), for eigenvalues in descending order. Those of well separated eigenvalues
+ * are orthogonal; those of a cluster are independent (their starts are random) and span its eigenspace, but must be
+ * orthonormalised by the caller.
  */
 export function inverseIteration(block: UnreducedBlock, values: Float64Array): Float64Array {
   const n = block.diagonal.length;
   const vectors = new Float64Array(values.length * n);
   const norm = infinityNorm(block);
   const random = lehmer();
-  let clusterStart = 0;
-  let shift = Infinity;
   for (let index = 0; index < values.length; index++) {
-    const value = values[index]!;
-    if (index > 0 && values[index - 1]! - value > CLUSTER * norm) clusterStart = index;
-    shift = Math.min(value, shift - 10 * Number.EPSILON * norm); // equal eigenvalues need different shifts
-    const factors = factorise(block, shift, norm);
+    const factors = factorise(block, values[index]!, norm);
     const vector = vectors.subarray(index * n, (index + 1) * n);
     for (let i = 0; i < n; i++) vector[i] = random() - 0.5;
     for (let solve = 0; solve < SOLVES; solve++) {
-      normalise(vector);
       backSolve(factors, vector);
-      for (let other = clusterStart; other < index; other++) {
-        removeComponent(vector, vectors.subarray(other * n, (other + 1) * n));
-      }
+      normalise(vector);
     }
-    normalise(vector);
   }
   return vectors;
 }
@@ -128,12 +115,6 @@ function normalise(vector: Float64Array): void {
   for (const value of vector) sum += (value / largest) ** 2;
   const norm = largest * Math.sqrt(sum);
   for (let i = 0; i < vector.length; i++) vector[i]! /= norm;
-}
-
-function removeComponent(vector: Float64Array, unit: Float64Array): void {
-  let dot = 0;
-  for (let i = 0; i < vector.length; i++) dot += vector[i]! * unit[i]!;
-  for (let i = 0; i < vector.length; i++) vector[i]! -= dot * unit[i]!;
 }
 
 /** The minimal standard generator (Park & Miller 1988), in (0, 1): starts need only be unremarkable, and the same each time. */

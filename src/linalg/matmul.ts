@@ -80,6 +80,9 @@ function sessionFor(type: ElementType, transposeA: boolean, transposeB: boolean)
     executionProviders: ["cpu"],
     intraOpNumThreads: availableThreads(),
     enableCpuMemArena: false,
+    // Threads that spin for work between the many short calls take the cores from whoever needs them: on busy cores,
+    // decompositions took five to ten times as long.
+    extra: { session: { intra_op: { allow_spinning: "0" } } },
     graphOptimizationLevel: "disabled",
   });
   sessions.set(key, created);

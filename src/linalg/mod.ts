@@ -6,3 +6,4 @@
 export * from "./matmul.ts";
 export * from "./orthonormal.ts";
 export * from "./symmetric_eigen.ts";
+export * from "./transpose.ts";

@@ -7,32 +7,59 @@ import { matmul } from "./matmul.ts";
 
 /**
  * An m×n matrix with orthonormal columns that span the columns of `matrix` (m×n, m ≥ n); where those are dependent, the
- * missing directions are filled in. Cholesky QR, twice (Yamamoto et al. 2015), which is all matrix products; Householder
- * where the Gram matrix is too ill-conditioned for it.
+ * missing directions are filled in. Columns that are nearly orthonormal already are only polished; others take Cholesky QR, twice
+ * (Yamamoto et al. 2015), which is almost all matrix products; where the Gram matrix is too ill-conditioned for it, Householder.
  */
 export async function orthonormalColumns(matrix: Float64Array, m: number, n: number): Promise<Float64Array> {
   if (matrix.length !== m * n || m < n) {
     throw new RangeError(`orthonormalColumns: ${matrix.length} numbers for ${m}×${n}, which must be tall`);
   }
   const scaled = withUnitColumns(matrix, m, n);
-  const once = await choleskyQR(scaled, m, n);
-  const twice = once === undefined ? undefined : await choleskyQR(once, m, n);
-  return twice ?? householderQ(scaled, m, n);
+  let current = scaled;
+  for (let round = 0; round < ROUNDS; round++) {
+    const gram = await matmul(current, current, { m: n, k: m, n, transposeA: true });
+    if (deviation(gram, n) <= NEARLY_ORTHONORMAL) return await polished(current, gram, { m, n });
+    const inverse = invertedCholesky(gram, n);
+    if (inverse === undefined) break;
+    current = await matmul(current, inverse, { m, k: n, n, transposeB: true });
+  }
+  return householderQ(scaled, m, n);
+}
+
+/** Cholesky rounds: the second leaves columns orthonormal to rounding, which the third Gram matrix confirms. */
+const ROUNDS = 3;
+/** Deviation of the Gram matrix from the identity that one polishing step squares to below rounding. */
+const NEARLY_ORTHONORMAL = 1e-8;
+
+/** Largest entry of |G − I|. */
+function deviation(gram: Float64Array, n: number): number {
+  let largest = 0;
+  for (let i = 0; i < gram.length; i++) {
+    const difference = Math.abs(gram[i]! - (i % (n + 1) === 0 ? 1 : 0));
+    if (!(difference <= largest)) largest = difference;
+  }
+  return largest;
+}
+
+/** X (3I − G)/2: one Newton–Schulz step towards the nearest matrix with orthonormal columns. */
+function polished(
+  matrix: Float64Array,
+  gram: Float64Array,
+  { m, n }: { readonly m: number; readonly n: number },
+): Promise<Float64Array> {
+  const step = gram.map((value, i) => (i % (n + 1) === 0 ? 1.5 : 0) - value / 2);
+  return matmul(matrix, step, { m, k: n, n });
 }
 
 /** Columns scaled to norm 1, so that small ones aren't taken for dependent; zero columns stay. */
 function withUnitColumns(matrix: Float64Array, m: number, n: number): Float64Array {
   const norms = new Float64Array(n);
   for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) norms[j]! += matrix[i * n + j]! ** 2;
-  const factors = norms.map((norm) => norm > 0 ? 1 / Math.sqrt(norm) : 0);
-  return matrix.map((value, index) => value * factors[index % n]!);
-}
-
-/** Q of one Cholesky QR step, or undefined where a pivot shows that it would lose too many digits. */
-async function choleskyQR(matrix: Float64Array, m: number, n: number): Promise<Float64Array | undefined> {
-  const gram = await matmul(matrix, matrix, { m: n, k: m, n, transposeA: true });
-  const inverse = invertedCholesky(gram, n);
-  return inverse === undefined ? undefined : await matmul(matrix, inverse, { m, k: n, n, transposeB: true });
+  const result = new Float64Array(m * n);
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j < n; j++) result[i * n + j] = norms[j] === 0 ? 0 : matrix[i * n + j]! / Math.sqrt(norms[j]!);
+  }
+  return result;
 }
 
 /** Smallest pivot of a unit-diagonal Gram matrix after which two Cholesky steps still reach full accuracy. */

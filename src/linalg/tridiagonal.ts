@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { type RankTwoKernel, rankTwoKernel, ROUND } from "./rank_two_kernel.ts";
 
 /** T = Qᵀ A Q with Q = H_0 H_1 … H_{n−2}, H_k = I − tau_k v_k v_kᵀ. */
 export interface Tridiagonal {
@@ -21,31 +22,78 @@ export interface Tridiagonal {
  * next reflector run in one pass over the triangle, since that pass is bound by memory.
  */
 export function tridiagonalise(matrix: Float64Array, n: number): Tridiagonal {
-  const a = matrix.slice(); // overwritten
+  const pass = new TrianglePass(matrix, n);
   const reflectors = new Float64Array(n * n);
   const taus = new Float64Array(n);
   const diagonal = new Float64Array(n);
   const offDiagonal = new Float64Array(n);
-  let v: Float64Array = new Float64Array(n);
-  let w: Float64Array = new Float64Array(n);
+  const { v, w, x, product } = pass;
   for (let k = 0; k < n; k++) {
-    const row = a.subarray(k * n, (k + 1) * n);
+    const row = pass.row(k);
     for (let j = k; j < n; j++) row[j]! -= v[k]! * w[j]! + w[k]! * v[j]!;
     diagonal[k] = row[k]!;
     if (k === n - 1) break;
-    const next = reflectors.subarray(k * n, (k + 1) * n);
-    const { tau, beta } = householder(row, next, k + 1);
+    x.fill(0);
+    const { tau, beta } = householder(row, x, k + 1);
+    reflectors.set(x, k * n);
     taus[k] = tau;
     offDiagonal[k] = beta;
-    const product = updateAndMultiply(a, n, { first: k + 1, v, w, x: next });
+    pass.updateAndMultiply(k + 1);
     let dot = 0;
-    for (let j = k + 1; j < n; j++) dot += product[j]! * next[j]!;
+    for (let j = k + 1; j < n; j++) dot += product[j]! * x[j]!;
     const shift = tau * dot / 2;
-    for (let j = k + 1; j < n; j++) product[j] = tau * (product[j]! - shift * next[j]!);
-    v = next;
-    w = product;
+    w.fill(0);
+    for (let j = k + 1; j < n; j++) w[j] = tau * (product[j]! - shift * x[j]!);
+    v.set(x);
   }
   return { diagonal, offDiagonal, reflectors, taus };
+}
+
+/** The matrix and the vectors of a step, in the memory of the kernel that works on them. */
+class TrianglePass {
+  /** The pending update A − v wᵀ − w vᵀ. */
+  readonly v: Float64Array;
+  readonly w: Float64Array;
+  /** The next reflector, and A x. */
+  readonly x: Float64Array;
+  readonly product: Float64Array;
+  readonly #kernel: RankTwoKernel;
+
+  constructor(matrix: Float64Array, readonly n: number) {
+    this.#kernel = rankTwoKernel(n * n + 4 * n);
+    const { memory } = this.#kernel;
+    memory.set(matrix);
+    const vector = (index: number): Float64Array => memory.subarray(n * (n + index), n * (n + index + 1));
+    [this.v, this.w, this.x, this.product] = [vector(0), vector(1), vector(2), vector(3)];
+  }
+
+  row(index: number): Float64Array {
+    return this.#kernel.memory.subarray(index * this.n, (index + 1) * this.n);
+  }
+
+  /** A ← A − v wᵀ − w vᵀ on the triangle behind `first`, and the product of the new A with x. */
+  updateAndMultiply(first: number): void {
+    const { n, v, w, x, product } = this;
+    const { memory, row: wholeRounds } = this.#kernel;
+    const vectors = 8 * n * n; // byte offset of v; w, x and the product follow
+    product.fill(0);
+    for (let i = first; i < n; i++) {
+      const vi = v[i]!, wi = w[i]!, xi = x[i]!;
+      const start = i + 1 + (n - i - 1) % ROUND;
+      let sum = 0;
+      for (let j = i; j < start; j++) { // the diagonal, and what doesn't fill a round
+        const value = memory[i * n + j]! - vi * w[j]! - wi * v[j]!;
+        memory[i * n + j] = value;
+        sum += value * x[j]!;
+        if (j > i) product[j]! += value * xi;
+      }
+      const a = 8 * (i * n + start);
+      const rest = vectors + 8 * start;
+      const bytes = 8 * (n - start);
+      product[i]! += sum +
+        wholeRounds(a, rest, rest + 8 * n, rest + 16 * n, rest + 24 * n, bytes, vi, wi, xi);
+    }
+  }
 }
 
 /** v, tau and beta with (I − tau v vᵀ) x = beta e_first for x = row[first…]; v[first] = 1. */
@@ -61,33 +109,6 @@ function householder(row: Float64Array, v: Float64Array, first: number): { tau: 
   const beta = alpha > 0 ? -norm : norm;
   for (let j = first + 1; j < row.length; j++) v[j] = row[j]! / (alpha - beta);
   return { tau: (beta - alpha) / beta, beta };
-}
-
-interface Pass {
-  readonly first: number;
-  readonly v: Float64Array;
-  readonly w: Float64Array;
-  readonly x: Float64Array;
-}
-
-/** A ← A − v wᵀ − w vᵀ on the triangle behind `first`, and A x of the new A. */
-function updateAndMultiply(a: Float64Array, n: number, { first, v, w, x }: Pass): Float64Array {
-  const product = new Float64Array(n);
-  for (let i = first; i < n; i++) {
-    const row = a.subarray(i * n, (i + 1) * n);
-    const vi = v[i]!, wi = w[i]!, xi = x[i]!;
-    const corner = row[i]! - 2 * vi * wi;
-    row[i] = corner;
-    let sum = corner * xi;
-    for (let j = i + 1; j < n; j++) {
-      const value = row[j]! - vi * w[j]! - wi * v[j]!;
-      row[j] = value;
-      sum += value * x[j]!;
-      product[j]! += value * xi;
-    }
-    product[i]! += sum;
-  }
-  return product;
 }
 
 /** Iterations for one eigenvalue; two or three are usual. */

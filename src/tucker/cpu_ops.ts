@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type FloatArray, matmul } from "../linalg/mod.ts";
+import { type FloatArray, matmul, transposed } from "../linalg/mod.ts";
 import type { OpsTensor, TuckerOps } from "./ops.ts";
 
 /** `TuckerOps` with arrays of another precision on the host side. */
@@ -87,7 +87,7 @@ class CpuOps<T extends FloatArray> implements PreciseOps<T> {
     const product = async (): Promise<T> => {
       const [data, factor] = await Promise.all([this.#data(tensor), this.#data(matrix)]);
       if (inner === 1) return matmul(data, factor, { m: outer, k: length, n: columns });
-      const left = transpose(factor, rows, columns);
+      const left = transposed(factor, rows, columns);
       return matmul(left, data, { m: columns, k: length, n: inner, batch: outer });
     };
     return new CpuTensor(product(), tensor.shape.with(mode, columns));
@@ -219,14 +219,6 @@ function symmetrised(matrix: Float64Array, n: number): Float64Array {
     }
   }
   return matrix;
-}
-
-function transpose<T extends FloatArray>(matrix: T, rows: number, columns: number): T {
-  const result = new (matrix.constructor as ArrayType<T>)(matrix.length);
-  for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < columns; j++) result[j * rows + i] = matrix[i * columns + j]!;
-  }
-  return result;
 }
 
 const size = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);

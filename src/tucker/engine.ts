@@ -39,30 +39,35 @@ const TOLERANCES = { toy: 1e-12, small: 1e-7, large: 1e-5 } as const;
 
 /** The engine for a tensor of `count` numbers on a backend; float64 where that is cheap and the backend is the CPU. */
 export function engineFor(ops: TuckerOps, count: number): TensorEngine {
-  if (ops.backend !== "cpu" || count > FLOAT64_LIMIT) return float32Engine(ops);
-  return float64Engine(count > TOY_LIMIT ? TOLERANCES.small : TOLERANCES.toy);
+  const tolerance = count > FLOAT64_LIMIT ? TOLERANCES.large : count > TOY_LIMIT ? TOLERANCES.small : TOLERANCES.toy;
+  return ops.backend !== "cpu" || count > FLOAT64_LIMIT
+    ? float32Engine(ops, { tolerance, roundoff: count > FLOAT64_LIMIT ? ROUNDOFFS.large : ROUNDOFFS.small })
+    : float64Engine({ tolerance, roundoff: ROUNDOFFS.float64 });
 }
 
-function float32Engine(ops: TuckerOps): TensorEngine {
+/** Rounding of a squared norm: float32 sums of many numbers, of few, and float64's. */
+const ROUNDOFFS = { large: 2e-7, small: 1e-9, float64: 1e-15 } as const;
+
+type Accuracy = Pick<TensorEngine, "tolerance" | "roundoff">;
+
+function float32Engine(ops: TuckerOps, accuracy: Accuracy): TensorEngine {
   return {
     ...bound(ops),
+    ...accuracy,
     Array: Float32Array,
     upload: (data, shape) => ops.tensor(data instanceof Float32Array ? data : new Float32Array(data), shape),
     download: async (tensor) => new Float64Array(await ops.read(tensor)),
-    roundoff: 2e-7,
-    tolerance: TOLERANCES.large,
   };
 }
 
-function float64Engine(tolerance: number): TensorEngine {
+function float64Engine(accuracy: Accuracy): TensorEngine {
   const ops = createFloat64Ops();
   return {
     ...bound(ops),
+    ...accuracy,
     Array: Float64Array,
     upload: (data, shape) => ops.tensor(data instanceof Float64Array ? data : new Float64Array(data), shape),
     download: (tensor) => ops.read(tensor),
-    roundoff: 1e-15,
-    tolerance,
   };
 }
 

@@ -17,9 +17,9 @@ import {
   MATRICES,
   type MatrixName,
 } from "../attention/types.ts";
-import { plainProduct } from "../linalg/mod.ts";
+import { plainProduct, transposed } from "../linalg/mod.ts";
 import { type HeadSpace, headSpace, ownSpace, scoreSpace, valueSpace } from "./head_space.ts";
-import { denseForm, type Projection, projectionsOf, transposed } from "./projection.ts";
+import { denseForm, type Projection, projectionsOf } from "./projection.ts";
 import type { LayerFactors } from "./types.ts";
 
 /** A tensor for a slot. */

@@ -138,12 +138,13 @@ async function project(engine: TensorEngine, tensor: OpsTensor, bases: readonly 
 }
 
 /** From d×S×H×h to d×h×S×H. */
-function permuted(stored: Float64Array, [d, stack, heads, h]: readonly number[] | number[]): Float64Array {
+function permuted(stored: Float64Array, shape: readonly number[]): Float64Array {
+  const [d, stack, heads, h] = shape as [number, number, number, number];
   const result = new Float64Array(stored.length);
-  const slices = stack! * heads!;
-  for (let a = 0; a < d!; a++) {
+  const slices = stack * heads;
+  for (let a = 0; a < d; a++) {
     for (let slice = 0; slice < slices; slice++) {
-      for (let b = 0; b < h!; b++) result[(a * h! + b) * slices + slice] = stored[(a * slices + slice) * h! + b]!;
+      for (let b = 0; b < h; b++) result[(a * h + b) * slices + slice] = stored[(a * slices + slice) * h + b]!;
     }
   }
   return result;

@@ -5,11 +5,11 @@
  * @module
  */
 import { TuckerdError } from "../errors.ts";
-import { matmul } from "../linalg/mod.ts";
+import { matmul, transposed } from "../linalg/mod.ts";
 import { engineFor } from "./engine.ts";
 import type { TuckerOps } from "./ops.ts";
 import { leadingFactor } from "./subspace.ts";
-import type { LayerPlace } from "./tensorise.ts";
+import { type LayerPlace, sumOfSquares } from "./tensorise.ts";
 import type { LowRankFactors } from "./types.ts";
 
 /**
@@ -67,44 +67,41 @@ export async function truncatedSvd(
       { fields: { layer: where.layer, matrix: where.matrix, value: rank, limit: Math.min(m, n) } },
     );
   }
-  const norm = Math.sqrt(data.reduce((sum, value) => sum + value * value, 0));
+  const norm = Math.sqrt(sumOfSquares(data));
   if (!Number.isFinite(norm)) {
     throw new TuckerdError("invalid", `${place}: the weights hold NaN or infinite entries; check the model file`, {
       fields: { layer: where.layer, matrix: where.matrix },
     });
   }
-  const numbers = new Float64Array(data);
-  const basis = await rightBasis({ numbers, m, n }, { rank, norm }, ops);
-  const left = await matmul(numbers, basis, { m, k: n, n: rank });
-  const factors = {
-    rank,
-    left: Float32Array.from(left),
-    right: Float32Array.from({ length: rank * n }, (_, index) => basis[(index % n) * rank + Math.floor(index / n)]!),
-  };
-  return { factors, relativeError: norm === 0 ? 0 : await residual({ numbers, m, n }, factors) / norm };
+  const basis = await rightBasis({ data, shape: [m, n] }, { rank, norm }, ops);
+  const left = new Float32Array(m * rank);
+  const right = Float32Array.from(transposed(basis, n, rank));
+  let residual = 0;
+  const step = Math.max(1, Math.floor(BLOCK_NUMBERS / n));
+  for (let row = 0; row < m; row += step) {
+    const rows = Math.min(step, m - row);
+    const block = new Float64Array(data.subarray(row * n, (row + rows) * n));
+    const coordinates = Float32Array.from(await matmul(block, basis, { m: rows, k: n, n: rank }));
+    left.set(coordinates, row * rank);
+    const back = await matmul(new Float64Array(coordinates), new Float64Array(right), { m: rows, k: rank, n });
+    for (let i = 0; i < block.length; i++) residual += (block[i]! - back[i]!) ** 2;
+  }
+  return { factors: { rank, left, right }, relativeError: norm === 0 ? 0 : Math.sqrt(residual) / norm };
 }
 
-interface Numbers {
-  readonly numbers: Float64Array;
-  readonly m: number;
-  readonly n: number;
-}
+/** Numbers of the matrix that are held in float64 at once. */
+const BLOCK_NUMBERS = 1 << 20;
 
 /** The leading right singular vectors, n × rank. */
 async function rightBasis(
-  { numbers, m, n }: Numbers,
+  { data, shape: [m, n] }: DenseMatrix,
   { rank, norm }: { readonly rank: number; readonly norm: number },
   ops: TuckerOps,
 ): Promise<Float64Array> {
   const engine = engineFor(ops, m * n);
-  const transposed = new Float64Array(m * n);
+  const columns = new engine.Array(m * n);
   const scale = norm === 0 ? 1 : 1 / norm;
-  for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) transposed[j * m + i] = numbers[i * n + j]! * scale;
-  using tensor = engine.upload(transposed, [n, m]);
+  for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) columns[j * m + i] = data[i * n + j]! * scale;
+  using tensor = engine.upload(columns, [n, m]);
   return (await leadingFactor(engine, tensor, { mode: 0, rank })).matrix;
-}
-
-async function residual({ numbers, m, n }: Numbers, { left, right, rank }: LowRankFactors): Promise<number> {
-  const product = await matmul(new Float64Array(left), new Float64Array(right), { m, k: rank, n });
-  return Math.sqrt(product.reduce((sum, value, index) => sum + (value - numbers[index]!) ** 2, 0));
 }

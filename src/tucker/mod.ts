@@ -21,6 +21,7 @@ export {
   type RankChoice,
   type RankedLayer,
   ranksForEnergy,
+  ranksForGlobalEnergy,
   ranksForGlobalRatio,
   ranksForRatio,
 } from "./rank_choice.ts";

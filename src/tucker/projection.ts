@@ -4,7 +4,7 @@
  * @module
  */
 import type { AttentionWeights, MatrixName } from "../attention/types.ts";
-import { plainProduct } from "../linalg/mod.ts";
+import { plainProduct, transposed } from "../linalg/mod.ts";
 import { headCore, ownCore } from "./matrix_products.ts";
 import type { LayerFactors, LowRankFactors, Tucker3Factors } from "./types.ts";
 
@@ -77,11 +77,4 @@ export function denseForm(projection: Projection): Projection {
   const hidden = first.length / inner;
   const product = plainProduct(first, core, { m: hidden, k: inner, n: core.length / inner });
   return { ...projection, first: undefined, inner: hidden, core: product };
-}
-
-/** The transpose of a rows × columns matrix. */
-export function transposed(matrix: Float64Array, rows: number, columns: number): Float64Array {
-  const result = new Float64Array(matrix.length);
-  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) result[j * rows + i] = matrix[i * columns + j]!;
-  return result;
 }

@@ -66,22 +66,55 @@ export function ranksForRatio({ errors, shape }: RankedLayer, ratio: number): Ra
  */
 export function ranksForGlobalRatio(layers: readonly RankedLayer[], ratio: number): RankChoice[] {
   const budget = budgetFor(layers.map(({ shape }) => shape), ratio);
-  const priced = (price: number): RankChoice[] =>
-    layers.map(({ errors, shape }) => bestAtPrice(errors, tuckerCost(shape), price));
-  const parameters = (choices: readonly RankChoice[]): number =>
-    choices.reduce((sum, choice) => sum + choice.parameters, 0);
-  let [low, high] = [-40, 0]; // log2 of the price of one parameter in units of error²
-  if (parameters(priced(2 ** high)) > budget) unreachable(ratio);
-  for (let step = 0; step < 40; step++) {
-    const middle = (low + high) / 2;
-    if (parameters(priced(2 ** middle)) > budget) low = middle;
-    else high = middle;
-  }
-  const hull = spendRest(layers, priced(2 ** high), budget);
+  const priced = lastThatHolds(layers, [0, -40], (choices) => parametersOf(choices) <= budget) ?? unreachable(ratio);
+  const hull = spendRest(layers, priced, budget);
   const alone = layers.map(({ errors, shape }) => bestWithin(errors, tuckerCost(shape), budgetFor([shape], ratio)));
   const energy = (choices: readonly (RankChoice | undefined)[]): number =>
     choices.reduce((sum, choice) => sum + (choice?.energy ?? -Infinity), 0);
   return energy(alone) > energy(hull) ? alone as RankChoice[] : hull;
+}
+
+/**
+ * Ranks of several layers that keep an energy together: the mean of the shares that they keep is at least `energy`, with few
+ * parameters. The price of a parameter is found as in `ranksForGlobalRatio`; ranks chosen per layer are taken instead should they be cheaper.
+ *
+ * @throws TuckerdError `invalid` for an energy outside (0, 1].
+ */
+export function ranksForGlobalEnergy(layers: readonly RankedLayer[], energy: number): RankChoice[] {
+  const alone = layers.map((layer) => ranksForEnergy(layer, energy));
+  const wanted = Math.min(energy, 1 - 1e-12) * layers.length;
+  const kept = (choices: readonly RankChoice[]): number => choices.reduce((sum, choice) => sum + choice.energy, 0);
+  const hull = lastThatHolds(layers, [-40, 0], (choices) => kept(choices) >= wanted);
+  return hull !== undefined && parametersOf(hull) < parametersOf(alone) ? hull : alone;
+}
+
+/** Halvings of the search for a price. */
+const PRICE_STEPS = 40;
+
+/**
+ * The layers' best choices at the last price, on the way from `good` to `bad`, at which a condition holds; undefined where it doesn't hold at
+ * `good`. Prices are the log2 of a parameter's price in units of error².
+ */
+function lastThatHolds(
+  layers: readonly RankedLayer[],
+  [good, bad]: readonly [number, number],
+  holds: (choices: readonly RankChoice[]) => boolean,
+): RankChoice[] | undefined {
+  const at = (price: number): RankChoice[] =>
+    layers.map(({ errors, shape }) => bestAtPrice(errors, tuckerCost(shape), 2 ** price));
+  let best = at(good);
+  if (!holds(best)) return undefined;
+  for (let step = 0; step < PRICE_STEPS; step++) {
+    const middle = (good + bad) / 2;
+    const choices = at(middle);
+    if (holds(choices)) [good, best] = [middle, choices];
+    else bad = middle;
+  }
+  return best;
+}
+
+function parametersOf(choices: readonly RankChoice[]): number {
+  return choices.reduce((sum, choice) => sum + choice.parameters, 0);
 }
 
 /** Parameters that a ratio leaves to layers of these shapes. */

@@ -23,7 +23,7 @@ export async function reconstruct(
   for await (const [name, product] of matrixProducts(factors, weights, layout)) {
     const dense = new Float32Array(weights[name].length);
     for await (const block of productBlocks(product)) {
-      eachEntry(product, block, dense.length, (index, value) => dense[index] = value);
+      storeBlock(product, block, dense);
     }
     result[name] = dense;
   }
@@ -52,7 +52,7 @@ export async function reconstructionErrors(
     const original = weights[name];
     let sum = 0;
     for await (const block of productBlocks(product)) {
-      eachEntry(product, block, original.length, (index, value) => sum += (original[index]! - value) ** 2);
+      sum += squaredDistance(product, block, original);
     }
     residuals[name] = Math.sqrt(sum);
   }
@@ -68,7 +68,7 @@ export async function reconstructionErrors(
 }
 
 /** Numbers of a product that are held at once. */
-const BLOCK_NUMBERS = 1 << 20;
+const BLOCK_NUMBERS = 1 << 18;
 
 interface RowBlock {
   readonly firstRow: number;
@@ -88,19 +88,45 @@ async function* productBlocks({ left, right, rank }: MatrixProduct): AsyncGenera
   }
 }
 
-/** Calls `visit` with every entry of a block and its index in the matrix as `AttentionWeights` stores it. */
-function eachEntry(
+/** Writes a block into a matrix as `AttentionWeights` stores it. */
+function storeBlock(
   { transposed }: MatrixProduct,
   { firstRow, rows, columns, numbers }: RowBlock,
-  length: number,
-  visit: (index: number, value: number) => void,
+  dense: Float32Array,
 ): void {
   if (!transposed) {
-    for (let i = 0; i < numbers.length; i++) visit(firstRow * columns + i, numbers[i]!);
+    dense.set(numbers, firstRow * columns);
     return;
   }
-  const height = length / columns;
+  const height = dense.length / columns;
   for (let column = 0; column < columns; column++) {
-    for (let row = 0; row < rows; row++) visit(column * height + firstRow + row, numbers[row * columns + column]!);
+    const start = column * height + firstRow;
+    for (let row = 0; row < rows; row++) dense[start + row] = numbers[row * columns + column]!;
   }
+}
+
+/** Squared distance of a block from its place in a matrix. */
+function squaredDistance(
+  { transposed }: MatrixProduct,
+  { firstRow, rows, columns, numbers }: RowBlock,
+  original: Float32Array,
+): number {
+  let sum = 0;
+  if (!transposed) {
+    const start = firstRow * columns;
+    for (let i = 0; i < numbers.length; i++) {
+      const difference = original[start + i]! - numbers[i]!;
+      sum += difference * difference;
+    }
+    return sum;
+  }
+  const height = original.length / columns;
+  for (let column = 0; column < columns; column++) {
+    const start = column * height + firstRow;
+    for (let row = 0; row < rows; row++) {
+      const difference = original[start + row]! - numbers[row * columns + column]!;
+      sum += difference * difference;
+    }
+  }
+  return sum;
 }

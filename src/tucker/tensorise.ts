@@ -37,8 +37,7 @@ export interface TensorSizes {
  */
 export function matrixNorms(weights: AttentionWeights, where: LayerPlace): Record<MatrixName, number> {
   const norm = (name: MatrixName): number => {
-    let sum = 0;
-    for (const value of weights[name]) sum += value * value; // float32 squared neither over- nor underflows in float64
+    const sum = sumOfSquares(weights[name]);
     if (Number.isFinite(sum)) return Math.sqrt(sum);
     const index = weights[name].findIndex((value) => !Number.isFinite(value));
     throw new TuckerdError(
@@ -49,6 +48,17 @@ export function matrixNorms(weights: AttentionWeights, where: LayerPlace): Recor
     );
   };
   return { query: norm("query"), key: norm("key"), value: norm("value"), output: norm("output") };
+}
+
+/** Σ x² in float64, where squares of float32 numbers neither overflow nor underflow. */
+export function sumOfSquares(numbers: Float32Array): number {
+  let even = 0, odd = 0; // two sums: the additions overlap
+  for (let i = 1; i < numbers.length; i += 2) {
+    even += numbers[i - 1]! * numbers[i - 1]!;
+    odd += numbers[i]! * numbers[i]!;
+  }
+  const last = numbers.length % 2 === 1 ? numbers[numbers.length - 1]! : 0;
+  return even + odd + last * last;
 }
 
 /** @throws TuckerdError `invalid` if the weights don't have the sizes they claim, or not those that the layout needs. */
