@@ -5,9 +5,11 @@
  * @module
  */
 import { Graph } from "../onnx/graph.ts";
+import { inOrder } from "../onnx/order.ts";
 import type { OnnxModel } from "../onnx/model.ts";
 import { nodeName, type NodeProto, operatorOf } from "../onnx/node.ts";
 import { TuckerdError } from "../errors.ts";
+import { findAtAttention, findAtOperator } from "./families/fused.ts";
 import { findAtSoftmax } from "./families/softmax.ts";
 import type { Site, Verdict } from "./site.ts";
 import type { Projection } from "./trace/projection.ts";
@@ -38,9 +40,21 @@ export interface Analysis {
 
 type Family = (tracer: Tracer, graph: Graph, anchor: NodeProto) => Verdict;
 
+/** Attention operators that are known, but not taken apart. */
+function notYet(_tracer: Tracer, _graph: Graph, node: NodeProto): Verdict {
+  return { reason: `${operatorOf(node)} isn't taken apart yet` };
+}
+
 /** Anchor operators and the family that judges them. */
 const FAMILIES: Readonly<Record<string, { readonly name: string; readonly judge: Family }>> = {
-  Softmax: { name: "softmax", judge: findAtSoftmax },
+  "Softmax": { name: "softmax", judge: findAtSoftmax },
+  "com.microsoft.Attention": { name: "fused", judge: findAtAttention },
+  "com.microsoft.MultiHeadAttention": { name: "fused", judge: findAtOperator },
+  "com.microsoft.GroupQueryAttention": { name: "fused", judge: findAtOperator },
+  "Attention": { name: "fused", judge: findAtOperator },
+  "com.microsoft.PackedAttention": { name: "fused", judge: notYet },
+  "com.microsoft.PackedMultiHeadAttention": { name: "fused", judge: notYet },
+  "com.microsoft.DecoderMaskedMultiHeadAttention": { name: "fused", judge: notYet },
 };
 
 /** Analyses are kept as long as their model lives: finding, extracting and rewriting ask for the same one. */
@@ -81,12 +95,12 @@ function analyseOnce(model: OnnxModel): Analysis {
   const sites = new Map<string, [Site, ...Site[]]>();
   const skipped: SkippedAttention[] = [];
   for (const scope of graph.all()) {
-    for (const node of scope.proto.node) {
+    for (const node of inOrder(scope.proto.node)) {
       const family = FAMILIES[operatorOf(node)];
       if (family === undefined) continue;
       const verdict = family.judge(tracer, scope, node);
       if ("reason" in verdict) {
-        skipped.push({ node: nodeName(node), operator: operatorOf(node), reason: verdict.reason });
+        skipped.push(skip(node, verdict.reason));
         continue;
       }
       const key = weightKey(verdict.site);
@@ -95,8 +109,54 @@ function analyseOnce(model: OnnxModel): Analysis {
       else same.push(verdict.site);
     }
   }
-  const blocks = [...sites.values()].map((places, layer) => describe(places, layer));
+  const readers = weightReaders(tracer, graph);
+  const blocks: LocatedBlock[] = [];
+  for (const places of sites.values()) {
+    const reason = sharedElsewhere(places, readers);
+    if (reason === undefined) blocks.push(describe(places, blocks.length));
+    else skipped.push(...places.map(({ anchor }) => skip(anchor, reason)));
+  }
   return { graph, tracer, blocks, skipped };
+}
+
+function skip(anchor: NodeProto, reason: string): SkippedAttention {
+  return { node: nodeName(anchor), operator: operatorOf(anchor), reason };
+}
+
+/** The projections that read each stored matrix. */
+function weightReaders(tracer: Tracer, graph: Graph): Map<string, Projection[]> {
+  const readers = new Map<string, Projection[]>();
+  for (const scope of graph.all()) {
+    for (const node of scope.proto.node) {
+      const projection = tracer.projection(scope, node);
+      if (projection === undefined) continue;
+      const name = storedName(projection);
+      readers.set(name, [...readers.get(name) ?? [], projection]);
+    }
+  }
+  return readers;
+}
+
+/**
+ * Why a block must stay because a matrix of it is also used where no block was found (the cached branch of a merged decoder's
+ * cross attention, say): with factors in one place and the original in the other, the model would contradict itself.
+ */
+function sharedElsewhere(
+  sites: readonly Site[],
+  readers: ReadonlyMap<string, readonly Projection[]>,
+): string | undefined {
+  const own = sites.flatMap(({ query, key, value, output }) =>
+    [query, key, value, output].map(({ projection }) => projection)
+  );
+  const nodes = new Set(own.map(({ node }) => node));
+  for (const projection of own) {
+    const other = readers.get(storedName(projection))?.find(({ node }) => !nodes.has(node));
+    if (other === undefined) continue;
+    return `${nodeName(other.node)} uses its matrix ${
+      storedName(projection)
+    } too, and isn't part of a block that was found`;
+  }
+  return undefined;
 }
 
 /** Sites with the same key use the very same weights. */
@@ -106,8 +166,8 @@ function weightKey({ query, key, value, output }: Site): string {
 }
 
 /** Exporters copy shared weights by Identity: the name behind. */
-function storedName({ graph, weight }: Projection): string {
-  let name = weight;
+export function storedName({ graph, stored }: Projection): string {
+  let { name } = stored;
   for (let node = graph.producer(name); node?.opType === "Identity"; node = graph.producer(name)) name = node.input[0]!;
   return name;
 }

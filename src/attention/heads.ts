@@ -5,7 +5,8 @@
  * @module
  */
 import type { Projection } from "./trace/projection.ts";
-import type { Source, Trace, Tracer } from "./trace/tracer.ts";
+import type { Source, Trace } from "./trace/trace.ts";
+import type { Tracer } from "./trace/tracer.ts";
 
 /** One of query, key and value as an attention product reads it. */
 export interface HeadView {

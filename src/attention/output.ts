@@ -9,7 +9,8 @@ import type { OutputView } from "./site.ts";
 import { isElementwise } from "./trace/arithmetic.ts";
 import { isMovement } from "./trace/movement.ts";
 import type { Projection } from "./trace/projection.ts";
-import type { Trace, Tracer } from "./trace/tracer.ts";
+import type { Trace } from "./trace/trace.ts";
+import type { Tracer } from "./trace/tracer.ts";
 
 /** Longest way, in nodes, from the context to the output projection. */
 const REACH = 40;
@@ -46,11 +47,12 @@ function projectionBehind(tracer: Tracer, graph: Graph, context: string): Projec
     const { name, depth } = pending.shift()!;
     if (seen.has(name) || depth > REACH) continue;
     seen.add(name);
+    const [projection] = tracer.projectionsOf(graph, name);
+    if (projection !== undefined) return projection;
     for (const { node, graph: user } of graph.uses(name)) {
-      if (user !== graph) continue;
-      const projection = tracer.projection(graph, node);
-      if (projection?.stream === name) return projection;
-      if (passes(node)) pending.push(...node.output.map((output) => ({ name: output, depth: depth + 1 })));
+      if (user === graph && passes(node)) {
+        pending.push(...node.output.map((output) => ({ name: output, depth: depth + 1 })));
+      }
     }
   }
   return undefined;
@@ -75,23 +77,34 @@ function exactRows(
   const source = tracer.sourceOf(trace.origin[0]!).source;
   if (trace.origin[0]! < 0 || source.name !== context) return "the output projection reads something else too";
   const positions = source.shape.at(-2)!;
+  // A fused operator gives its context as [batch, positions, heads · head size] already.
+  const joined = source.shape.length === 3 && source.shape[2] === width;
   const rows = new Int32Array(width).fill(-1);
   const scale = trace.scale[0]!;
   for (let element = 0; element < trace.origin.length; element++) {
     const index = trace.origin[element]! - source.base;
-    const j = index % headSize;
-    const t = Math.floor(index / headSize) % positions;
-    const m = Math.floor(index / (headSize * positions));
-    const slot = (m % heads) * headSize + j;
+    const { slot, position } = joined
+      ? { slot: index % width, position: Math.floor(index / width) }
+      : placeOf(index, { heads, headSize, positions });
     const row = element % width;
     if (rows[slot] === -1) rows[slot] = row;
-    const stands = Math.floor(element / width) === Math.floor(m / heads) * positions + t;
+    const stands = Math.floor(element / width) === position;
     if (rows[slot] !== row || !stands) return "the heads of its context aren't joined position by position";
     if (trace.scale[element] !== scale || trace.offset[element] !== 0) {
       return { rows: rowsInOrder(width), scale: 1, inexact: "its elements are scaled or shifted differently" };
     }
   }
   return { rows, scale, inexact: undefined };
+}
+
+/** Where an element of a context [batch, heads, positions, head size] belongs: head and place in it, batch and position. */
+function placeOf(
+  index: number,
+  { heads, headSize, positions }: { heads: number; headSize: number; positions: number },
+): { slot: number; position: number } {
+  const t = Math.floor(index / headSize) % positions;
+  const m = Math.floor(index / (headSize * positions));
+  return { slot: (m % heads) * headSize + index % headSize, position: Math.floor(m / heads) * positions + t };
 }
 
 /** The bias of a projection: Gemm's own, or an Add of d constants right behind it. */

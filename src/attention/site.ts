@@ -23,6 +23,19 @@ export interface OutputView {
   readonly result: string;
 }
 
+/** What a rewrite needs to know of a fused attention operator. */
+export interface FusedOperator {
+  readonly node: NodeProto;
+  /** Biases that the operator adds to query, key and value itself; empty where it adds none. */
+  readonly biases: readonly Float32Array[];
+  readonly mask: string | undefined;
+  readonly attentionBias: string | undefined;
+  /** What the operator multiplies the scores by. */
+  readonly scale: number;
+  /** Whether it takes [batch, heads, positions, head size] instead of [batch, positions, heads · head size]. */
+  readonly headsFirst: boolean;
+}
+
 /** One attention computation, found in one graph. */
 export interface Site {
   readonly graph: Graph;
@@ -38,6 +51,8 @@ export interface Site {
   readonly probabilities: string;
   /** Name of the context: probabilities · value. */
   readonly context: string;
+  /** The operator, where attention is one; scores and probabilities then exist inside it only. */
+  readonly fused?: FusedOperator;
   /** The model's outputs that hold keys and values for the next call, [B, G, positions, h]; undefined without a cache. */
   readonly present: { readonly key: string | undefined; readonly value: string | undefined };
   /** Why query and key can't run in the small space; undefined if they can. */

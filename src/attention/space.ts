@@ -5,6 +5,7 @@
  * @module
  */
 import type { NodeProto } from "../onnx/node.ts";
+import { sizeOf } from "../onnx/tensor.ts";
 import type { HeadView } from "./heads.ts";
 import type { Site, SiteParts } from "./site.ts";
 import { isElementwise } from "./trace/arithmetic.ts";
@@ -25,11 +26,12 @@ export function judgeSpaces(
   site: SiteParts,
   path: SoftmaxPath,
 ): Pick<Site, "present" | "queryKeyExpandedBecause" | "valueOutputExpandedBecause"> {
-  const { present, problem } = readersOf(tracer, site);
+  const queryKey = readersOf(tracer, site, ["query", "key"]);
+  const value = readersOf(tracer, site, ["value"]);
   return {
-    present,
-    queryKeyExpandedBecause: queryKeyProblem(tracer, site, path) ?? problem,
-    valueOutputExpandedBecause: valueOutputProblem(tracer, site, path) ?? problem,
+    present: { key: queryKey.cached.key, value: value.cached.value },
+    queryKeyExpandedBecause: queryKeyProblem(tracer, site, path) ?? queryKey.problem,
+    valueOutputExpandedBecause: valueOutputProblem(tracer, site, path) ?? value.problem,
   };
 }
 
@@ -99,18 +101,23 @@ function pastProblem(tracer: Tracer, view: HeadView): string | undefined {
 }
 
 /**
- * Who else reads query, key or value on their way to the two products: a reader would see the original numbers, so the block
- * must keep them at full size. Reading shapes doesn't count, and the cache that the model gives out is told apart.
+ * Who else reads some of query, key and value on their way to the two products: a reader would see the original numbers, so
+ * the block must keep them at full size. Reading shapes doesn't count, and the cache that the model gives out is told apart.
  */
-function readersOf(tracer: Tracer, site: SiteParts): { present: Site["present"]; problem: string | undefined } {
+function readersOf(
+  tracer: Tracer,
+  site: SiteParts,
+  names: readonly ("query" | "key" | "value")[],
+): { cached: Partial<Site["present"]>; problem: string | undefined } {
   const { graph } = site;
-  const present: { key: string | undefined; value: string | undefined } = { key: undefined, value: undefined };
+  const cached: Partial<{ key: string; value: string }> = {};
   let problem: string | undefined;
-  for (const name of valuesBetween(site)) {
+  const carries = (value: string): boolean => names.some((name) => carriesColumns(tracer, site[name], value));
+  for (const name of valuesBetween(site).filter(carries)) {
     if (graph.isOutput(name)) {
       const part = cachedPart(tracer, site, name);
       if (part === undefined) problem ??= `the model gives ${name} out`;
-      else present[part] = name;
+      else cached[part] = name;
     }
     for (const { node, graph: user } of graph.uses(name)) {
       if (node.opType === "Shape" || node.opType === "Size") continue;
@@ -120,7 +127,21 @@ function readersOf(tracer: Tracer, site: SiteParts): { present: Site["present"];
       }
     }
   }
-  return { present, problem };
+  return { cached, problem };
+}
+
+/** Whether a value holds something of a view: packed projections hold several. */
+function carriesColumns(tracer: Tracer, view: HeadView, value: string): boolean {
+  const { graph, node } = view.projection;
+  const trace = tracer.trace(graph, value);
+  if (trace === undefined) return true; // it might: no shape is known of it
+  const source = tracer.sourcesOf(trace).find((candidate) => candidate.node === node);
+  if (source === undefined) return false;
+  const width = source.shape.at(-1)!;
+  const end = source.base + sizeOf(source.shape);
+  const columns = new Set(view.columns);
+  return columns.size === width ||
+    trace.origin.some((origin) => origin >= source.base && origin < end && columns.has((origin - source.base) % width));
 }
 
 /** Which of key and value a model output [batch, heads, positions, head size] holds. */

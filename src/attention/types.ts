@@ -61,7 +61,7 @@ export interface AttentionBlock {
   readonly queryKeyExpandedBecause?: string;
   /** Undefined if value and output may run in r2 numbers per head; otherwise the reason. */
   readonly valueOutputExpandedBecause?: string;
-  /** Numbers of cache that the block keeps per token as it is in the file; 0 where the graph has no cache. */
+  /** Numbers of cache that the block keeps per token as it is in the file; 0 where the graph takes and gives none. */
   readonly cacheNumbersPerToken: number;
 }
 
@@ -77,7 +77,7 @@ export interface SkippedAttention {
 
 /**
  * How one projection runs:
- * `shared`  z = x @ U1 is computed once for the block, then z @ [r1, ·] (output: [·, r1] then U1ᵀ);
+ * `shared`  z = x @ U1 is computed once for each input of the block (cross attention has two), then z @ [r1, ·] (output: [·, r1] then U1ᵀ);
  * `pair`    two matrices of its own;
  * `dense`   one matrix of its own (a reconstruction, or an original weight folded into the small space);
  * `kept`    the graph's own nodes stay.
@@ -95,14 +95,16 @@ export interface BlockForm {
   readonly output: ProjectionForm;
   /** `reduced`: scores are computed in r2 numbers per head; `expanded`: back to h before whatever follows. */
   readonly queryKey: "reduced" | "expanded";
-  /** `reduced`: values and contexts hold r2 numbers per head. */
+  /** `reduced`: values and contexts hold r2 numbers per head. In either space, what is reduced is cached in r2 numbers. */
   readonly valueOutput: "reduced" | "expanded";
-  /** Heads of key and value as run: `keyValueHeads` where repeats stay equal, else `heads`. */
+  /**
+   * Heads of key and value as run: `keyValueHeads` where repeats stay equal, else `heads`; the cache then holds as many.
+   */
   readonly keyValueHeads: number;
 }
 
 /**
- * What a factor tensor holds. With ρ = r2 in the reduced space, G the key/value heads that run, and N = H or G:
+ * What a factor tensor holds. With ρ = r2 in the reduced space and in `shared` projections, else h; G the key/value heads that run, and N = H or G:
  *
  * | role | shape | holds |
  * | --- | --- | --- |
@@ -113,8 +115,8 @@ export interface BlockForm {
  * | `output.a` | (H·ρ) × (r1 or r) | first matrix |
  * | `output.b` | r × d | second matrix of a `pair` |
  * | `output.dense` | (H·ρ) × d | all of `dense` |
- * | `query.expand`, `key.expand`, `value.expand` | r2 × h | U2ᵀ, where the space is expanded |
- * | `output.reduce` | h × r2 | U2, where value and output are expanded |
+ * | `query.expand`, `key.expand`, `value.expand` | r2 × h | U2ᵀ, where the space is expanded and the form `shared` |
+ * | `output.reduce` | h × r2 | U2, where value and output are expanded and the form `shared` |
  * | `query.bias` | H·ρ | b_Q,i U2 (reduced only; an expanded block keeps the graph's own bias nodes) |
  * | `output.bias` | d | b_O + Σ_i b_V,i Ŵ_O,i (reduced only) |
  */

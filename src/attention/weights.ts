@@ -7,7 +7,7 @@ import type { OnnxModel } from "../onnx/model.ts";
 import { analyse, locatedBlock } from "./find.ts";
 import type { HeadView } from "./heads.ts";
 import type { Site } from "./site.ts";
-import { constantArray } from "./trace/constants.ts";
+import { readMatrix } from "./trace/matrix.ts";
 import type { Projection } from "./trace/projection.ts";
 import type { AttentionBiases, AttentionBlock, AttentionWeights } from "./types.ts";
 
@@ -30,9 +30,9 @@ export function extractWeights(model: OnnxModel, block: AttentionBlock): Extract
     hiddenSize,
     heads,
     headSize,
-    query: columnsOf(site.query, model.folder),
-    key: columnsOf(site.key, model.folder),
-    value: columnsOf(site.value, model.folder),
+    query: extractColumns(site.query, model.folder),
+    key: extractColumns(site.key, model.folder),
+    value: extractColumns(site.value, model.folder),
     output: rowsOf(site, model.folder),
   };
   return { weights, biases: biasesOf(site) };
@@ -44,26 +44,18 @@ export function outputScale({ value, output }: Site): number {
 }
 
 /** A projection's matrix as d × N, whatever its layout in the file. May be a view of the file. */
-export function projectionMatrix(projection: Projection, folder: string): Float32Array {
-  const { data } = constantArray(projection.graph, projection.weight, folder);
-  const stored = data instanceof Float32Array ? data : Float32Array.from(data);
-  if (!projection.transposed) return stored;
-  const { rows, columns } = projection;
-  const matrix = new Float32Array(rows * columns);
-  for (let r = 0; r < rows; r++) {
-    for (let c = 0; c < columns; c++) matrix[r * columns + c] = stored[c * rows + r]!;
-  }
-  return matrix;
+export function projectionMatrix({ graph, stored, rows, columns }: Projection, folder: string): Float32Array {
+  return readMatrix(graph, stored, { rows, columns, folder });
 }
 
-function columnsOf(view: HeadView, folder: string): Float32Array {
-  const { rows, columns: width, transposed, graph, weight } = view.projection;
-  const { data } = constantArray(graph, weight, folder);
-  const [rowStride, columnStride] = transposed ? [1, rows] : [width, 1];
+/** The matrix of one of query, key and value, d × (H·h). */
+export function extractColumns(view: HeadView, folder: string): Float32Array {
+  const { rows, columns: width } = view.projection;
+  const matrix = projectionMatrix(view.projection, folder);
   const { columns } = view;
   const result = new Float32Array(rows * columns.length);
   for (let r = 0, at = 0; r < rows; r++) {
-    for (let c = 0; c < columns.length; c++) result[at++] = data[r * rowStride + columns[c]! * columnStride]!;
+    for (let c = 0; c < columns.length; c++) result[at++] = matrix[r * width + columns[c]!]!;
   }
   return result;
 }

@@ -6,6 +6,7 @@
 import { withFields } from "./codec.ts";
 import { freeNames, type Graph, readNames } from "./graph.ts";
 import { type GraphProto, type NodeProto, subgraphsOf, type TensorProto, type ValueInfoProto } from "./node.ts";
+import { inOrder } from "./order.ts";
 
 /** What to change in one graph. New nodes may take over the output names of removed ones. */
 export interface GraphEdit {
@@ -71,50 +72,17 @@ function withSubgraphs(node: NodeProto, edited: ReadonlyMap<GraphProto, GraphPro
 
 /** The nodes that `outputs` depend on, each behind the nodes it reads, otherwise in the given order. */
 function orderedLive(nodes: readonly NodeProto[], outputs: readonly string[]): NodeProto[] {
-  const position = new Map(nodes.map((node, i) => [node, i]));
   const producers = new Map<string, NodeProto>();
   for (const node of nodes) for (const output of node.output) if (output !== "") producers.set(output, node);
-  const reads = new Map<NodeProto, NodeProto[]>();
-  const live: NodeProto[] = [];
-  const pending = producersOf(outputs, producers);
+  const live = new Set<NodeProto>();
+  const pending = [...outputs];
   while (pending.length > 0) {
-    const node = pending.pop()!;
-    if (reads.has(node)) continue;
-    const inputs = producersOf(readNames(node), producers);
-    reads.set(node, inputs);
-    live.push(node);
-    pending.push(...inputs);
+    const node = producers.get(pending.pop()!);
+    if (node === undefined || live.has(node)) continue;
+    live.add(node);
+    pending.push(...readNames(node));
   }
-  live.sort((a, b) => position.get(a)! - position.get(b)!);
-  return topological(live, reads);
-}
-
-function producersOf(names: readonly string[], producers: ReadonlyMap<string, NodeProto>): NodeProto[] {
-  return names.flatMap((name) => producers.get(name) ?? []);
-}
-
-/** Depth-first order with a stack of its own: graphs are deeper than call stacks. */
-function topological(nodes: readonly NodeProto[], reads: ReadonlyMap<NodeProto, readonly NodeProto[]>): NodeProto[] {
-  const order: NodeProto[] = [];
-  const state = new Map<NodeProto, "open" | "done">();
-  for (const root of nodes) {
-    const stack = [root];
-    while (stack.length > 0) {
-      const node = stack.at(-1)!;
-      if (state.get(node) === undefined) {
-        state.set(node, "open");
-        for (const input of reads.get(node) ?? []) {
-          if (state.get(input) === "open") throw new TypeError(`the edited graph has a cycle through ${node.name}`);
-          if (state.get(input) === undefined) stack.push(input);
-        }
-      } else {
-        stack.pop();
-        if (state.get(node) === "open") order.push(node);
-        state.set(node, "done");
-      }
-    }
-  }
-  return order;
+  return inOrder(nodes.filter((node) => live.has(node)));
 }
 
 function prune(graph: GraphProto, node: NodeProto[], edit: GraphEdit | undefined): GraphProto {

@@ -57,7 +57,7 @@ export function encodeModel(model: OnnxModel): Uint8Array<ArrayBuffer> {
 
 /**
  * Writes a model under a temporary name and renames it, so that `path` never holds half a model. Files of external data
- * that it still refers to are linked (or, across file systems, copied) next to it.
+ * that it still refers to are copied next to it, if that is another folder.
  *
  * @throws TuckerdError "failed" if the disk refuses, or the model would be longer than 2 GiB.
  */
@@ -66,7 +66,7 @@ export async function saveModel(model: OnnxModel, path: string): Promise<void> {
   const temporary = `${path}.${crypto.randomUUID()}.part`;
   try {
     await Deno.mkdir(dirname(path), { recursive: true });
-    await linkExternalData(model, dirname(resolve(path)));
+    await copyExternalData(model, dirname(resolve(path)));
     {
       using file = await Deno.open(temporary, { write: true, createNew: true });
       for (const piece of pieces) {
@@ -147,16 +147,15 @@ function* externalTensors(model: OnnxModel): Generator<TensorProto> {
   }
 }
 
-async function linkExternalData(model: OnnxModel, folder: string): Promise<void> {
+async function copyExternalData(model: OnnxModel, folder: string): Promise<void> {
   if (folder === model.folder) return;
   const locations = new Set([...externalTensors(model)].map((tensor) => externalLocation(tensor, "").location));
   for (const location of locations) {
     const target = `${folder}/${location}`;
     await Deno.mkdir(dirname(target), { recursive: true });
-    await Deno.remove(target).catch(() => {/* nothing to replace */});
-    // A link shares the bytes; another file system or a system without links needs a copy.
-    await Deno.link(`${model.folder}/${location}`, target)
-      .catch(() => Deno.copyFile(`${model.folder}/${location}`, target));
+    // Not a link: ONNX's own tools refuse external data with several links, and would then refuse the original too. Where the
+    // file system can, the copy shares its blocks.
+    await Deno.copyFile(`${model.folder}/${location}`, target);
   }
 }
 

@@ -48,6 +48,11 @@ export function isFloating(dataType: number): boolean {
   return FLOATING.has(dataType);
 }
 
+/** Whether an element type holds integers or booleans that `readIntegers` reads. */
+export function isInteger(dataType: number): boolean {
+  return dataType in INTEGERS || dataType === DataType.INT4 || dataType === DataType.UINT4;
+}
+
 /** Name of an element type, for messages. */
 export function dataTypeName(dataType: number): string {
   const entry = Object.entries(DataType).find(([, value]) => value === dataType);

@@ -100,7 +100,7 @@ Deno.test("files that aren't models are refused with a reason", async () => {
   await Deno.remove(folder, { recursive: true });
 });
 
-Deno.test("external data is checked, read by range, and linked beside a saved model", async () => {
+Deno.test("external data is checked, read by range, and copied beside a saved model", async () => {
   const folder = await Deno.makeTempDir();
   const values = new Float32Array(8192 + 16).map((_, i) => i);
   const path = `${folder}/model.onnx`;

@@ -199,6 +199,7 @@ export class FakeServices implements Services {
         return {
           layer: layer.layer,
           name: layer.name,
+          mode: ranks === null ? "none" as const : "4d-tucker" as const,
           ranks,
           parameters: layer.parameters,
           compressedParameters: compressed,

@@ -111,6 +111,30 @@ export function oracleTensors(model: string): Map<string, OracleTensor> {
   return readSafetensors(Deno.readFileSync(new URL(`${model}/tucker.safetensors`, root)));
 }
 
+/** The same models in other formats: reduced precision, quantised, fused, external data. */
+export interface OracleFormat extends OracleExport {
+  readonly format: string;
+  /** Outputs of that very file; the model's own reference where the file holds the very same weights. */
+  readonly reference: OracleReference;
+  /** Outputs after `full` interventions: where the file quantises activations, those differ from the original. */
+  readonly full: OracleIntervention | undefined;
+}
+
+/** Every model in every other format that is here. */
+export function oracleFormats(): OracleFormat[] {
+  const formats = new URL("../testdata/oracle_formats/", import.meta.url);
+  return [...Deno.readDirSync(formats)].flatMap(({ name: model }) =>
+    [...Deno.readDirSync(new URL(model, formats))].map(({ name: format }) => {
+      const folder = new URL(`${model}/${format}/`, formats).pathname;
+      const own = JSON.parse(Deno.readTextFileSync(`${folder}reference.json`)) as OracleReference;
+      const tucker = JSON.parse(Deno.readTextFileSync(`${folder}tucker.json`)) as OracleTucker;
+      const reference = "cases" in own ? own : oracleReference(model);
+      const full = tucker.interventions.find(({ name }) => name === "full");
+      return { model, format, file: `${format}/model.onnx`, path: `${folder}model.onnx`, reference, full };
+    })
+  ).sort((a, b) => a.path < b.path ? -1 : 1);
+}
+
 /** Inputs of an intervention's case. */
 export function caseInputs(reference: OracleReference, name: string): Readonly<Record<string, Nested>> {
   const found = reference.cases.find((entry) => entry.name === name);

@@ -3,9 +3,15 @@
  *
  * @module
  */
-import * as ort from "onnxruntime-node";
-import { encodeModel, type OnnxModel } from "../../src/onnx/model.ts";
+import type * as types from "onnxruntime-node";
+import { float16ToFloat32 } from "../../src/onnx/float16.ts";
+import { TensorProto_DataLocation } from "../../src/onnx/gen/onnx_pb.ts";
+import { encodeModel, type OnnxModel, saveModel, tensorsOf } from "../../src/onnx/model.ts";
 import { type Nested, nestedNumbers, nestedShape } from "./oracle.ts";
+
+// Deno's Float16Array reaches ONNX Runtime as an empty buffer; without it, bit patterns in a Uint16Array are taken.
+Reflect.deleteProperty(globalThis, "Float16Array");
+const ort = await import("onnxruntime-node");
 
 /** A tensor to feed or a result. */
 export interface Numbers {
@@ -15,18 +21,24 @@ export interface Numbers {
 
 /** A loaded model. Dispose it to free it. */
 export class TestSession implements AsyncDisposable {
-  readonly #session: ort.InferenceSession;
+  readonly #session: types.InferenceSession;
 
-  private constructor(session: ort.InferenceSession) {
+  private constructor(session: types.InferenceSession) {
     this.#session = session;
   }
 
   /** Loads a model from memory, or from the file it names where it has external data. */
   static async load(model: OnnxModel | { readonly path: string }): Promise<TestSession> {
     const options = { logSeverityLevel: 3, intraOpNumThreads: 1 } as const;
-    const session = "proto" in model
-      ? await ort.InferenceSession.create(encodeModel(model), options)
-      : await ort.InferenceSession.create(model.path, options);
+    if (!("proto" in model)) return new TestSession(await ort.InferenceSession.create(model.path, options));
+    const external = [...tensorsOf(model.proto.graph!)].some((tensor) =>
+      tensor.dataLocation === TensorProto_DataLocation.EXTERNAL
+    );
+    if (!external) return new TestSession(await ort.InferenceSession.create(encodeModel(model), options));
+    const folder = await Deno.makeTempDir();
+    await saveModel(model, `${folder}/model.onnx`);
+    const session = await ort.InferenceSession.create(`${folder}/model.onnx`, options);
+    await Deno.remove(folder, { recursive: true });
     return new TestSession(session);
   }
 
@@ -51,7 +63,7 @@ export class TestSession implements AsyncDisposable {
     factors: Readonly<Record<string, Numbers>> = {},
     sizes: Readonly<Record<string, number>> = {},
   ): Promise<Record<string, Numbers>> {
-    const feeds: Record<string, ort.Tensor> = {};
+    const feeds: Record<string, types.Tensor> = {};
     const withPast = [...Object.keys(inputs), ...Object.keys(factors)].some((name) =>
       name.startsWith("past_key_values.")
     );
@@ -59,17 +71,19 @@ export class TestSession implements AsyncDisposable {
     for (const info of this.#session.inputMetadata) {
       const { name } = info;
       const factor = factors[name];
-      if (factor !== undefined) feeds[name] = new ort.Tensor("float32", Float32Array.from(factor.data), factor.shape);
+      if (factor !== undefined) feeds[name] = numbersOf(info.isTensor ? info.type : "float32", factor);
       else if (!info.isTensor) throw new TypeError(`input ${name} isn't a tensor`);
       else if (inputs[name] !== undefined) feeds[name] = tensorOf(info.type, inputs[name]);
       else if (name === "use_cache_branch") feeds[name] = new ort.Tensor("bool", [withPast], [1]);
-      else if (name.startsWith("past_key_values.")) feeds[name] = emptyPast(info.shape, { batch, sizes });
+      else if (name.startsWith("past_key_values.")) feeds[name] = emptyPast(info, { batch, sizes });
     }
     const results = await this.#session.run(feeds);
     return Object.fromEntries(
       Object.entries(results).map(([name, tensor]) => [name, {
         shape: tensor.dims,
-        data: tensor.data as Float32Array,
+        data: tensor.type === "float16"
+          ? float16ToFloat32(tensor.data as unknown as Uint16Array)
+          : tensor.data as Float32Array,
       }]),
     );
   }
@@ -79,18 +93,25 @@ export class TestSession implements AsyncDisposable {
   }
 }
 
+function numbersOf(type: types.Tensor.Type, { shape, data }: Numbers): types.Tensor {
+  if (type === "int32") return new ort.Tensor("int32", Int32Array.from(data), shape);
+  return new ort.Tensor("float32", Float32Array.from(data), shape);
+}
+
 /** A cache without tokens: the dynamic dimension behind the batch is the past. */
 function emptyPast(
-  shape: readonly (number | string)[],
+  { type, shape }: { readonly type: types.Tensor.Type; readonly shape: readonly (number | string)[] },
   { batch, sizes }: { readonly batch: number; readonly sizes: Readonly<Record<string, number>> },
-): ort.Tensor {
+): types.Tensor {
   const dims = shape.map((size, i) =>
     i === 0 ? batch : typeof size === "number" ? Math.max(size, 0) : sizes[size] ?? 0
   );
-  return new ort.Tensor("float32", new Float32Array(0), dims);
+  return type === "float16"
+    ? new ort.Tensor("float16", new Uint16Array(0), dims)
+    : new ort.Tensor("float32", new Float32Array(0), dims);
 }
 
-function tensorOf(type: ort.Tensor.Type, nested: Nested): ort.Tensor {
+function tensorOf(type: types.Tensor.Type, nested: Nested): types.Tensor {
   const shape = nestedShape(nested);
   const numbers = nestedNumbers(nested);
   if (type === "int64") return new ort.Tensor("int64", BigInt64Array.from(numbers, BigInt), shape);

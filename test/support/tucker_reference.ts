@@ -99,6 +99,15 @@ export function projectOnto(
   return { d, h, heads, ranks, ...bases, core };
 }
 
+/** Factors at full ranks: the tensor itself between identities. */
+export function identityTucker(weights: AttentionWeights): ReferenceTucker {
+  const { hiddenSize: d, headSize: h, heads } = weights;
+  const [u1, u2, u3] = [d, h, 4].map((n) =>
+    Float64Array.from({ length: n * n }, (_, i) => i % (n + 1) === 0 ? 1 : 0)
+  ) as [Float64Array, Float64Array, Float64Array];
+  return { d, h, heads, ranks: [d, h, 4], u1, u2, u3, core: stackWeights(weights) };
+}
+
 /** The dense tensor [d, h, 4, H] of factors. */
 export function reconstruct({ d, h, heads, ranks, u1, u2, u3, core }: ReferenceTucker): Float64Array {
   const sizes = [d, h, 4];

@@ -8,14 +8,15 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import { intAttribute, type NodeProto } from "../../onnx/node.ts";
+import { floatAttribute, intAttribute, type NodeProto } from "../../onnx/node.ts";
 import { type HeadView, readHeads } from "../heads.ts";
 import { readOutput } from "../output.ts";
 import type { Site, Verdict } from "../site.ts";
 import { judgeSpaces } from "../space.ts";
 import { isElementwise } from "../trace/arithmetic.ts";
 import { isMovement } from "../trace/movement.ts";
-import { broadcastTrace, type Tracer } from "../trace/tracer.ts";
+import { broadcastTrace } from "../trace/trace.ts";
+import type { Tracer } from "../trace/tracer.ts";
 
 /** Longest way, in nodes, from a product to its softmax and back. */
 const REACH = 40;
@@ -85,7 +86,7 @@ function findScores(tracer: Tracer, graph: Graph, start: string): Scores | strin
     const node = graph.producer(name);
     if (node === undefined || seen.has(name) || depth > REACH) continue;
     seen.add(name);
-    if (node.opType === "MatMul") {
+    if (node.opType === "MatMul" || node.opType === "FusedMatMul") {
       const found = readScores(tracer, graph, node);
       if (typeof found !== "string") return { ...found, notAdditive };
       reason = found;
@@ -107,11 +108,16 @@ function readScores(
   node: NodeProto,
 ): { node: NodeProto; query: HeadView; key: HeadView } | string {
   const heads = tracer.value(graph, node.output[0]!).shape?.slice(0, -2);
+  // ONNX Runtime's optimiser puts a transposition of the key and the scale into its own product.
+  if (["transA", "transBatchA", "transBatchB"].some((name) => intAttribute(node, name, 0) === 1)) {
+    return `${node.opType} transposes its query or its batches`;
+  }
+  const across = intAttribute(node, "transB", 0) === 0;
   const query = readOperand(tracer, graph, { name: node.input[0]!, transposed: false, heads });
   if (typeof query === "string") return `the query can't be followed: ${query}`;
-  const key = readOperand(tracer, graph, { name: node.input[1]!, transposed: true, heads });
+  const key = readOperand(tracer, graph, { name: node.input[1]!, transposed: across, heads });
   if (typeof key === "string") return `the key can't be followed: ${key}`;
-  return { node, query, key };
+  return { node, query: { ...query, scale: query.scale * floatAttribute(node, "alpha", 1) }, key };
 }
 
 /** Reads an operand of a product whose leading dimensions, [batch, heads] or [batch · heads], are `heads`. */

@@ -3,14 +3,16 @@
  *
  * @module
  */
+import { withFields } from "../../onnx/codec.ts";
 import type { OnnxModel } from "../../onnx/model.ts";
 import { makeNode } from "../../onnx/node.ts";
 import { floatTensor } from "../../onnx/tensor.ts";
 import { analyse, type Analysis, type LocatedBlock, locatedBlock } from "../find.ts";
 import type { Projection } from "../trace/projection.ts";
-import type { AttentionWeights, BlockForm, FactorSlot } from "../types.ts";
+import type { AttentionWeights, BlockForm } from "../types.ts";
 import { projectionMatrix } from "../weights.ts";
-import { SiteWriter } from "./site_writer.ts";
+import { writeUngroupedOperator } from "./fused.ts";
+import { type Factor, SiteWriter } from "./site_writer.ts";
 import { writeUngrouped } from "./ungroup.ts";
 import { ModelWriter } from "./writer.ts";
 
@@ -114,17 +116,18 @@ function writeManyHeads(
   { block, weights }: { readonly block: LocatedBlock; readonly weights: AttentionWeights },
 ): void {
   const { layer, hiddenSize, heads, headSize } = block;
-  const factors = (["key", "value"] as const).map((name): FactorSlot => {
+  const type = block.sites[0].key.projection.elementType;
+  const factors = (["key", "value"] as const).map((name): Factor => {
     const shape = [hiddenSize, heads * headSize];
-    const matrix = writer.fresh(`layer${layer}.${name}.reconstructed`);
-    writer.initializer(floatTensor(matrix, shape, weights[name]));
-    return { layer, role: `${name}.b`, name: matrix, shape };
+    const value = writer.fresh(`layer${layer}.${name}.reconstructed`);
+    writer.initializer(floatTensor(value, shape, weights[name], type));
+    return { slot: { layer, role: `${name}.b`, name: value, shape }, value };
   });
   for (const site of block.sites) {
     const at = new SiteWriter({ writer, tracer: analysis.tracer, site, label: `tuckerd/layer${layer}`, factors });
-    for (const name of ["key", "value"] as const) {
-      writeUngrouped(at, { ...MANY_HEADS, keyValueHeads: heads }, name);
-    }
+    const form = { ...MANY_HEADS, keyValueHeads: heads };
+    if (site.fused !== undefined) writeUngroupedOperator(at, site.fused, form);
+    else for (const name of ["key", "value"] as const) writeUngrouped(at, form, name);
   }
 }
 
@@ -134,13 +137,24 @@ function writeProjection(
   { projection, matrix }: Rewritten,
   names: Map<string, string>,
 ): void {
-  const { node, graph, weight, rows, columns, stream, alpha, beta, bias } = projection;
+  const { node, graph, stored, elementType, rows, columns, stream, alpha, beta, bias } = projection;
+  const weight = stored.name;
   let name = names.get(weight);
   if (name === undefined) {
     names.set(weight, name = writer.fresh(`${weight}.reconstructed`));
-    writer.initializer(floatTensor(name, [rows, columns], matrix));
+    writer.initializer(floatTensor(name, [rows, columns], matrix, elementType));
   }
   const inputs = bias === undefined ? [stream, name] : [stream, name, bias];
-  const attributes = node.opType === "Gemm" ? { attributes: { alpha, beta } } : {};
-  writer.put(graph, makeNode(node.opType, inputs, node.output, { name: node.name, ...attributes }));
+  if (node.opType === "Attention") {
+    writer.put(graph, withFields(node, { input: node.input.with(1, name) }));
+    return;
+  }
+  if (node.opType === "FusedMatMul") {
+    const options = { name: node.name, domain: node.domain, attributes: { alpha } };
+    writer.put(graph, makeNode("FusedMatMul", inputs, node.output, options));
+    return;
+  }
+  const gemm = node.opType === "Gemm";
+  const attributes = gemm ? { attributes: { alpha, beta } } : {};
+  writer.put(graph, makeNode(gemm ? "Gemm" : "MatMul", inputs, node.output, { name: node.name, ...attributes }));
 }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { withFields } from "../../onnx/codec.ts";
 import type { HeadView } from "../heads.ts";
 import type { Projection } from "../trace/projection.ts";
 import type { BlockForm } from "../types.ts";
@@ -19,7 +20,7 @@ export function writeExpandedProjections(at: SiteWriter, form: BlockForm): void 
     const space = name === "value" ? form.valueOutput : form.queryKey;
     if (space === "reduced" || form[name] === "kept") continue;
     if (name !== "query" && form.keyValueHeads > at.groups(at.site[name])) {
-      writeUngrouped(at, form, name);
+      if (at.site.fused === undefined) writeUngrouped(at, form, name);
       continue;
     }
     const { node } = at.site[name].projection;
@@ -136,9 +137,19 @@ function keptColumns(at: SiteWriter, form: BlockForm, projection: Projection): n
 }
 
 /** The projection's product without its bias, under a new name. */
-function originalProduct(at: SiteWriter, { input, weight, transposed }: Projection): string {
-  const upright = transposed ? at.transpose(weight, [1, 0], "original.weight") : weight;
-  return at.matmul(input, upright, { label: "original" });
+function originalProduct(at: SiteWriter, { node, input, stored, columns }: Projection): string {
+  if (stored.kind === "plain") {
+    const upright = stored.transposed ? at.transpose(stored.name, [1, 0], "original.weight") : stored.name;
+    return at.matmul(input, upright, { label: "original" });
+  }
+  const product = at.writer.fresh(`${node.output[0]}.original`);
+  at.writer.put(at.graph, withFields(node, { output: [product], name: product }));
+  const flat = at.rank(node.output[0]!) < at.rank(input);
+  // The factors' product has the batch apart, the original one only where it was multiplied so.
+  if (!flat) return product;
+  const parts = [at.size(input, 0), at.size(input, 1), at.writer.integers([columns])];
+  const shape = at.node("Concat", parts, { label: "original.shape", attributes: { axis: 0n } });
+  return at.node("Reshape", [product, shape], { label: "original.split" });
 }
 
 /** Takes over the projection's output. */

@@ -11,6 +11,7 @@
  * @module
  */
 import { TuckerdError } from "../../errors.ts";
+import type { Graph } from "../../onnx/graph.ts";
 import type { OnnxModel } from "../../onnx/model.ts";
 import { DataType, floatTensor } from "../../onnx/tensor.ts";
 import { tensorInfo } from "../../onnx/value_info.ts";
@@ -18,6 +19,7 @@ import { analyse, type LocatedBlock, locatedBlock } from "../find.ts";
 import { slotsOf } from "../form.ts";
 import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
 import { writeExpandedOutput, writeExpandedProjections } from "./expanded.ts";
+import { writeFused, writeUngroupedOperator } from "./fused.ts";
 import { writeReducedQueryKey, writeReducedValueOutput } from "./reduced.ts";
 import { replaceShapeReaders } from "./shapes.ts";
 import { SiteWriter } from "./site_writer.ts";
@@ -55,11 +57,15 @@ export function rewriteFactored(
     const block = locatedBlock(analysis, layer);
     checkForm(block, form);
     const named = blockSlots(block, form).map((slot) => ({ ...slot, name: writer.fresh(slot.name) }));
-    for (const slot of named) addFactor(writer, slot, source);
+    const type = block.sites[0].query.projection.elementType;
+    const factors = named.map((slot) => ({
+      slot,
+      value: addFactor(writer, slot, { source, type, graph: analysis.graph }),
+    }));
     slots.push(...named);
     block.sites.forEach((site, i) => {
       const label = block.sites.length === 1 ? `tuckerd/layer${layer}` : `tuckerd/layer${layer}.${i}`;
-      const at = new SiteWriter({ writer, tracer: analysis.tracer, site, label, factors: named });
+      const at = new SiteWriter({ writer, tracer: analysis.tracer, site, label, factors });
       writeSite(at, form);
     });
   }
@@ -67,10 +73,19 @@ export function rewriteFactored(
 }
 
 function writeSite(at: SiteWriter, form: BlockForm): void {
-  if (form.queryKey === "reduced" || form.valueOutput === "reduced") replaceShapeReaders(at);
-  if (form.queryKey === "reduced") writeReducedQueryKey(at, form);
-  if (form.valueOutput === "reduced") writeReducedValueOutput(at, form);
-  writeExpandedProjections(at, form);
+  const reduced = form.queryKey === "reduced" || form.valueOutput === "reduced";
+  const { fused, query } = at.site;
+  const inside = fused !== undefined && query.projection.node === fused.node;
+  if (reduced) replaceShapeReaders(at);
+  if (fused !== undefined) {
+    if (reduced || inside) writeFused(at, fused, form);
+  } else {
+    if (form.queryKey === "reduced") writeReducedQueryKey(at, form);
+    if (form.valueOutput === "reduced") writeReducedValueOutput(at, form);
+  }
+  const grouped = at.groups(at.site.key) < form.keyValueHeads;
+  if (fused !== undefined && grouped && !reduced) writeUngroupedOperator(at, fused, form);
+  if (!inside) writeExpandedProjections(at, form);
   if (form.valueOutput === "expanded" && form.output !== "kept") writeExpandedOutput(at, form);
 }
 
@@ -82,16 +97,27 @@ function blockSlots(block: LocatedBlock, form: BlockForm): FactorSlot[] {
   });
 }
 
-function addFactor(writer: ModelWriter, slot: FactorSlot, source: FactorSource): void {
+/**
+ * Adds a factor to the model and returns the value that holds it. Inputs are float32 whatever the block computes in, so that
+ * callers feed one type.
+ */
+function addFactor(
+  writer: ModelWriter,
+  slot: FactorSlot,
+  { source, type, graph }: { readonly source: FactorSource; readonly type: number; readonly graph: Graph },
+): string {
   if (source.factors === "inputs") {
     writer.input(tensorInfo(slot.name, DataType.FLOAT, slot.shape));
-    return;
+    if (type === DataType.FLOAT) return slot.name;
+    const attributes = { to: BigInt(type) };
+    return writer.node(graph, "Cast", { inputs: [slot.name], label: `${slot.name}.cast`, attributes });
   }
   const { shape, data } = source.tensors(slot);
   const fits = shape.length === slot.shape.length &&
     slot.shape.every((size, i) => typeof size !== "number" || size === shape[i]);
   if (!fits) throw new RangeError(`factor ${slot.name} needs shape [${slot.shape}], got [${shape}]`);
-  writer.initializer(floatTensor(slot.name, shape, data));
+  writer.initializer(floatTensor(slot.name, shape, data, type));
+  return slot.name;
 }
 
 function checkForm(block: LocatedBlock, form: BlockForm): void {

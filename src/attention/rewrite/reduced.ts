@@ -37,7 +37,7 @@ export function writeReducedQueryKey(at: SiteWriter, form: BlockForm): void {
 
 /** Contexts and output from small values, in place of the graph's product, output projection and bias. */
 export function writeReducedValueOutput(at: SiteWriter, form: BlockForm): void {
-  const { query, probabilities, output } = at.site;
+  const { query, probabilities } = at.site;
   const { heads } = query;
   const groups = form.keyValueHeads;
   const v = cached(at, "value", headsFirst(at, "value", form));
@@ -48,10 +48,14 @@ export function writeReducedValueOutput(at: SiteWriter, form: BlockForm): void {
   const joined = at.reshape(at.transpose(context, [0, 2, 1, 3], "context.positions"), [0, 0, -1], {
     label: "context.joined",
   });
-  const steps = outputSteps(form);
+  writeOutputFactors(at, form, joined);
+}
+
+/** The output from a small context [batch, positions, heads · ρ], in place of the output projection and its bias. */
+export function writeOutputFactors(at: SiteWriter, form: BlockForm, context: string): void {
   const scale = outputScale(at.site);
-  const result = steps.reduce((input, role) => at.matmul(input, at.factor(role), { label: role }), joined);
-  finishOutput(at, at.scaled(result, scale, "output.scale"), output.result);
+  const result = outputSteps(form).reduce((input, role) => at.matmul(input, at.factor(role), { label: role }), context);
+  finishOutput(at, at.scaled(result, scale, "output.scale"), at.site.output.result);
 }
 
 /** Small keys as [B, G, ρ, S]. Without a cache one transposition does. */

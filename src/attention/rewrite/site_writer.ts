@@ -19,13 +19,19 @@ interface NodeOptions {
   readonly attributes?: Readonly<Record<string, AttributeValue>>;
 }
 
+/** A factor of a block and the value that holds it. */
+export interface Factor {
+  readonly slot: FactorSlot;
+  readonly value: string;
+}
+
 /** Writes into the graph of one site. */
 export class SiteWriter {
   readonly site: Site;
   readonly tracer: Tracer;
   readonly writer: ModelWriter;
   readonly #label: string;
-  readonly #factors: ReadonlyMap<FactorRole, FactorSlot>;
+  readonly #factors: ReadonlyMap<FactorRole, Factor>;
   readonly #down = new Map<string, string>();
 
   constructor(options: {
@@ -33,18 +39,23 @@ export class SiteWriter {
     readonly tracer: Tracer;
     readonly site: Site;
     readonly label: string;
-    readonly factors: readonly FactorSlot[];
+    readonly factors: readonly Factor[];
   }) {
     this.writer = options.writer;
     this.tracer = options.tracer;
     this.site = options.site;
     this.#label = options.label;
-    this.#factors = new Map(options.factors.map((slot) => [slot.role, slot]));
+    this.#factors = new Map(options.factors.map((factor) => [factor.slot.role, factor]));
   }
 
   /** The graph that holds the site. */
   get graph(): Graph {
     return this.site.graph;
+  }
+
+  /** Element type in which the block computes. */
+  get elementType(): number {
+    return this.site.query.projection.elementType;
   }
 
   /** Whether the block's form has this factor. */
@@ -54,14 +65,18 @@ export class SiteWriter {
 
   /** A factor that the form has. */
   slot(role: FactorRole): FactorSlot {
-    const slot = this.#factors.get(role);
-    if (slot === undefined) throw new TypeError(`the form has no factor ${role}`);
-    return slot;
+    return this.#factor(role).slot;
   }
 
-  /** Graph name of a factor that the form has. */
+  /** The value that holds a factor, in the block's element type. */
   factor(role: FactorRole): string {
-    return this.slot(role).name;
+    return this.#factor(role).value;
+  }
+
+  #factor(role: FactorRole): Factor {
+    const factor = this.#factors.get(role);
+    if (factor === undefined) throw new TypeError(`the form has no factor ${role}`);
+    return factor;
   }
 
   /** Adds a node with one output and returns the output's name. */
@@ -86,7 +101,9 @@ export class SiteWriter {
 
   /** Multiplies by a constant, unless that is 1. */
   scaled(input: string, scale: number, label: string): string {
-    return scale === 1 ? input : this.node("Mul", [input, this.writer.scalar(Math.fround(scale))], { label });
+    return scale === 1
+      ? input
+      : this.node("Mul", [input, this.writer.scalar(Math.fround(scale), this.elementType)], { label });
   }
 
   /** Query, key or value through its factors: [batch, positions, heads · ρ], or [..., heads · ρ] of other inputs. */

@@ -13,6 +13,7 @@
 import { TuckerdError } from "../../errors.ts";
 import { withFields } from "../../onnx/codec.ts";
 import { readNames } from "../../onnx/graph.ts";
+import { inOrder } from "../../onnx/order.ts";
 import type { NodeProto } from "../../onnx/node.ts";
 import { withDimension } from "../../onnx/value_info.ts";
 import type { HeadView } from "../heads.ts";
@@ -90,7 +91,7 @@ function repetitionOf(at: SiteWriter, view: HeadView, name: "key" | "value"): Re
 /** The nodes through which `before` depends on the projection, in order. */
 function nodesBetween(at: SiteWriter, projected: string, before: string): NodeProto[] {
   const dependent = new Set([projected]);
-  const nodes = at.graph.proto.node.filter((node) => {
+  const nodes = inOrder(at.graph.proto.node).filter((node) => {
     const depends = readNames(node).some((name) => dependent.has(name));
     if (depends) { for (const output of node.output) dependent.add(output); }
     return depends;

@@ -28,12 +28,12 @@ interface OpenEdit extends GraphEdit {
 
 /** Writes the new parts of a model. Tensors and inputs go to the main graph, where subgraphs see them. */
 export class ModelWriter {
-  readonly #analysis: Analysis;
+  readonly #analysis: Pick<Analysis, "graph">;
   readonly #names: NameSource;
   readonly #edits = new Map<Graph, OpenEdit>();
   readonly #constants = new Map<string, string>();
 
-  constructor(analysis: Analysis) {
+  constructor(analysis: Pick<Analysis, "graph">) {
     this.#analysis = analysis;
     this.#names = new NameSource(analysis.graph);
   }

@@ -16,9 +16,9 @@ import {
   tensorAttribute,
   type TensorProto,
 } from "../../onnx/node.ts";
-import { isFloating, readFloats, readIntegers, sizeOf, tensorShape } from "../../onnx/tensor.ts";
+import { isFloating, isInteger, readFloats, readIntegers, sizeOf, tensorShape } from "../../onnx/tensor.ts";
 import { movementOf } from "./movement.ts";
-import { broadcastIndex, broadcastShapes, DATA_LIMIT, type Value } from "./value.ts";
+import { axisOf, broadcastIndex, broadcastShapes, DATA_LIMIT, type Value } from "./value.ts";
 
 /** Numbers of a constant, row-major. */
 export interface ConstantArray {
@@ -30,15 +30,20 @@ export interface ConstantArray {
 export function tensorValue(tensor: TensorProto, folder: string): Value {
   const shape = tensorShape(tensor);
   const integer = !isFloating(tensor.dataType);
-  const few = sizeOf(shape) <= DATA_LIMIT && tensor.dataType !== 8;
+  // Strings and the rarer formats (float8 and their like) have no numbers here.
+  const few = isReadable(tensor) && sizeOf(shape) <= DATA_LIMIT;
   const data = few ? integer ? readIntegers(tensor, folder) : readFloats(tensor, folder) : undefined;
   return { shape, data, integer, constant: true };
+}
+
+function isReadable({ dataType }: TensorProto): boolean {
+  return isFloating(dataType) || isInteger(dataType);
 }
 
 /** What a Constant node holds. */
 export function constantNodeArray(node: NodeProto, folder: string): ConstantArray | undefined {
   const tensor = tensorAttribute(node, "value");
-  if (tensor !== undefined) return tensorArray(tensor, folder);
+  if (tensor !== undefined) return isReadable(tensor) ? tensorArray(tensor, folder) : undefined;
   for (const { name } of node.attribute) {
     if (name === "value_float") return { shape: [], data: [floatAttribute(node, name, 0)] };
     if (name === "value_int") return { shape: [], data: [intAttribute(node, name, 0)] };
@@ -64,17 +69,21 @@ export function tensorArray(tensor: TensorProto, folder: string): ConstantArray 
  * @throws TuckerdError "unsupported" if an operator between the stored tensor and the value isn't known here.
  */
 export function constantArray(graph: Graph, name: string, folder: string): ConstantArray {
-  const tensor = graph.initializer(name);
-  if (tensor !== undefined) return tensorArray(tensor, folder);
+  const result = knownConstant(graph, name, folder);
+  if (result !== undefined) return result;
   const node = graph.producer(name);
-  const result = node && evaluateConstant(graph, node, { name, folder });
-  if (result === undefined) {
-    throw new TuckerdError(
-      "unsupported",
-      `the constant ${name} comes from ${node === undefined ? "no node" : operatorOf(node)}, which isn't understood`,
-    );
-  }
-  return result;
+  throw new TuckerdError(
+    "unsupported",
+    `the constant ${name} comes through ${node === undefined ? "no node" : operatorOf(node)}, which isn't understood`,
+  );
+}
+
+/** Evaluates a constant value of any size, or undefined if an operator on the way to it isn't known here. */
+export function knownConstant(graph: Graph, name: string, folder: string): ConstantArray | undefined {
+  const tensor = graph.initializer(name);
+  if (tensor !== undefined) return isReadable(tensor) ? tensorArray(tensor, folder) : undefined;
+  const node = graph.producer(name);
+  return node && evaluateConstant(graph, node, { name, folder });
 }
 
 function evaluateConstant(
@@ -83,7 +92,8 @@ function evaluateConstant(
   wanted: { readonly name: string; readonly folder: string },
 ): ConstantArray | undefined {
   if (node.opType === "Constant") return constantNodeArray(node, wanted.folder);
-  const inputs = node.input.map((name) => name === "" ? undefined : constantArray(graph, name, wanted.folder));
+  const inputs = node.input.map((name) => name === "" ? undefined : knownConstant(graph, name, wanted.folder));
+  if (node.input.some((name, i) => name !== "" && inputs[i] === undefined)) return undefined;
   const values = inputs.map((input) => input && { ...input, integer: false, constant: true });
   const movement = movementOf(node, values);
   if (movement !== undefined) {
@@ -93,7 +103,22 @@ function evaluateConstant(
       : Float32Array.from(movement.dataInputs.flatMap((i) => Array.from(inputs[i]!.data)));
     return { shape, data: index === undefined ? data : Float32Array.from(index(), (i) => data[i]!) };
   }
-  return combineConstants(node, inputs);
+  return node.opType === "DequantizeLinear" ? dequantised(node, inputs) : combineConstants(node, inputs);
+}
+
+/** (x − zero point) · scale, per tensor or along one axis. */
+function dequantised(node: NodeProto, inputs: readonly (ConstantArray | undefined)[]): ConstantArray | undefined {
+  const [x, scale, zeroPoint] = inputs;
+  if (x === undefined || scale === undefined || intAttribute(node, "block_size", 0) !== 0) return undefined;
+  const { shape } = x;
+  const axis = axisOf(intAttribute(node, "axis", 1), shape.length);
+  const inner = sizeOf(shape.slice(axis + 1));
+  const along = scale.data.length;
+  const data = Float32Array.from({ length: sizeOf(shape) }, (_, i) => {
+    const channel = along === 1 ? 0 : Math.floor(i / inner) % along;
+    return (x.data[i]! - (zeroPoint?.data[channel] ?? 0)) * scale.data[channel]!;
+  });
+  return { shape, data };
 }
 
 const COMBINE: Readonly<Record<string, (a: number, b: number) => number>> = {

@@ -5,6 +5,7 @@
  * @module
  */
 import { type Graph } from "../../onnx/graph.ts";
+import { inOrder } from "../../onnx/order.ts";
 import { type NodeProto, subgraphsOf } from "../../onnx/node.ts";
 import { sizeOf } from "../../onnx/tensor.ts";
 import { cast, elementwise, fromSizes } from "./arithmetic.ts";
@@ -41,7 +42,7 @@ export class ProbeRun {
       if (!values.has(input.name)) values.set(input.name, this.#sizes.valueOf(input));
     }
     const annotated = new Map(graph.proto.valueInfo.map((info) => [info.name, info]));
-    for (const node of graph.proto.node) {
+    for (const node of inOrder(graph.proto.node)) {
       for (const subgraph of graph.subgraphs) if (subgraph.owner === node) this.#evaluate(subgraph);
       const outputs = this.#outputs(graph, node);
       node.output.forEach((name, i) => {

@@ -4,7 +4,6 @@
  * @module
  */
 import { intAttribute, intsAttribute, type NodeProto } from "../../onnx/node.ts";
-import { sizeOf } from "../../onnx/tensor.ts";
 import { axisOf, broadcastShapes, shaped, type Value } from "./value.ts";
 
 type Shape = readonly number[] | undefined;
@@ -22,11 +21,21 @@ const sameAsFirst: Rule = (_node, [first]) => [first];
 const matmul: Rule = (_node, [a, b]) => [matmulShape(a, b)];
 
 /** Shape of numpy.matmul. */
-export function matmulShape(a: Shape, b: Shape): Shape {
+function matmulShape(a: Shape, b: Shape): Shape {
   if (a === undefined || b === undefined) return undefined;
   if (a.length < 2 || b.length < 2) return a.length === 1 && b.length === 2 ? [b[1]!] : a.slice(0, -1);
   return [...broadcastShapes([a.slice(0, -2), b.slice(0, -2)]), a.at(-2)!, b.at(-1)!];
 }
+
+/** com.microsoft.FusedMatMul: a product of operands that it may transpose. */
+const fusedMatmul: Rule = (node, [a, b]) => {
+  if (intAttribute(node, "transBatchA", 0) === 1 || intAttribute(node, "transBatchB", 0) === 1) return [];
+  const operand = (shape: Shape, name: string): Shape =>
+    shape !== undefined && intAttribute(node, name, 0) === 1
+      ? [...shape.slice(0, -2), shape.at(-1)!, shape.at(-2)!]
+      : shape;
+  return [matmulShape(operand(a, "transA"), operand(b, "transB"))];
+};
 
 const gemm: Rule = (node, [a, b]) => {
   if (a === undefined || b === undefined) return [];
@@ -104,7 +113,24 @@ const einsum: Rule = (node, shapes) => {
 
 const embedLayerNorm: Rule = (_node, [ids, , words]) => [ids && words && [...ids, words.at(-1)!], ids && [ids[0]!]];
 
-const fusedAttention: Rule = (_node, [x, weight]) => [x && weight && [...x.slice(0, -1), weight.at(-1)! / 3]];
+const fusedAttention: Rule = (node, [x, weight, value]) => {
+  if (x === undefined || weight === undefined) return [];
+  if (node.domain === "com.microsoft") return [[...x.slice(0, -1), weight.at(-1)! / 3]];
+  if (value === undefined) return [];
+  if (x.length === 4) return [[...x.slice(0, -1), value.at(-1)!]];
+  const [heads, groups] = ["q_num_heads", "kv_num_heads"].map((name) => intAttribute(node, name, 1)) as [
+    number,
+    number,
+  ];
+  return [[...x.slice(0, -1), heads * value.at(-1)! / groups]];
+};
+
+const groupQueryAttention: Rule = (node, [query, key]) => {
+  if (query === undefined) return [];
+  const [heads, groups] = ["num_heads", "kv_num_heads"].map((name) => intAttribute(node, name, 1)) as [number, number];
+  const width = key === undefined ? query.at(-1)! * heads / (heads + 2 * groups) : query.at(-1)!;
+  return [[...query.slice(0, -1), width]];
+};
 
 const multiHeadAttention: Rule = (
   _node,
@@ -113,7 +139,7 @@ const multiHeadAttention: Rule = (
 
 const rules = new Map<string, Rule>([
   ["MatMul", matmul],
-  ["FusedMatMul", matmul],
+  ["FusedMatMul", fusedMatmul],
   ["MatMulInteger", matmul],
   ["MatMulIntegerToFloat", matmul],
   ["DynamicQuantizeMatMul", matmul],
@@ -139,10 +165,6 @@ const rules = new Map<string, Rule>([
   ["EmbedLayerNormalization", embedLayerNorm],
   ["RotaryEmbedding", sameAsFirst],
   ["Attention", fusedAttention],
+  ["GroupQueryAttention", groupQueryAttention],
   ["MultiHeadAttention", multiHeadAttention],
 ]);
-
-/** Number of rows of a projection's output: all dimensions but the last. */
-export function rowsOf(shape: readonly number[]): number {
-  return sizeOf(shape.slice(0, -1));
-}

@@ -1,24 +1,26 @@
 /**
- * Linear projections: operators that multiply a stream of row vectors by a constant matrix.
+ * Linear projections: operators that multiply a stream of row vectors by a constant matrix, plain or quantised.
  *
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import { floatAttribute, intAttribute, type NodeProto } from "../../onnx/node.ts";
+import { floatAttribute, intAttribute, type NodeProto, operatorOf, tensorAttribute } from "../../onnx/node.ts";
+import { DataType } from "../../onnx/tensor.ts";
+import type { StoredMatrix } from "./matrix.ts";
 import type { Value } from "./value.ts";
 
-/** `output = alpha · (stream @ W) + beta · bias`, as one node of the graph. */
+/** `output = alpha · (stream @ W) + beta · bias`. */
 export interface Projection {
   readonly graph: Graph;
+  /** The node that makes the output. */
   readonly node: NodeProto;
-  /** Name of the row vectors that the node reads, [..., d]. */
+  /** Name of the row vectors that are multiplied, [..., d]. */
   readonly stream: string;
   /** Name of the same row vectors as [batch, positions, d], where the graph has them so; otherwise `stream`. */
   readonly input: string;
-  /** Name of the constant matrix. */
-  readonly weight: string;
-  /** Whether the constant is stored as [N, d] instead of [d, N]. */
-  readonly transposed: boolean;
+  readonly stored: StoredMatrix;
+  /** Element type of the result. */
+  readonly elementType: number;
   readonly alpha: number;
   /** Name of a bias that the node adds itself. */
   readonly bias: string | undefined;
@@ -29,42 +31,140 @@ export interface Projection {
   readonly columns: number;
 }
 
-/** The projection that a node computes, or undefined if it isn't one. */
-export function projectionOf(
-  graph: Graph,
-  node: NodeProto,
-  valueOf: (name: string) => Value,
-): Projection | undefined {
-  if (node.domain !== "" && node.domain !== "ai.onnx") return undefined;
-  if (node.opType !== "MatMul" && node.opType !== "Gemm") return undefined;
-  const [stream, weight, bias] = node.input;
-  if (stream === undefined || weight === undefined) return undefined;
-  const matrix = valueOf(weight);
-  if (!matrix.constant || matrix.shape?.length !== 2 || valueOf(stream).constant) return undefined;
-  const gemm = node.opType === "Gemm";
-  if (gemm && intAttribute(node, "transA", 0) === 1) return undefined;
-  const transposed = gemm && intAttribute(node, "transB", 0) === 1;
-  const [first, second] = matrix.shape as [number, number];
+type ValueOf = (name: string) => Value;
+/** What a kind of projection knows of itself. */
+type Found = Omit<Projection, "graph" | "node" | "input" | "alpha" | "bias" | "beta"> & Partial<Projection>;
+
+/** The projection whose output a node makes, or undefined if it makes none. */
+export function projectionOf(graph: Graph, node: NodeProto, valueOf: ValueOf): Projection | undefined {
+  const found = readers[operatorOf(node)]?.(graph, node, valueOf);
+  if (found === undefined) return undefined;
+  const input = unflattened(graph, found.stream, valueOf);
+  return { graph, node, input, alpha: 1, bias: undefined, beta: 1, ...found };
+}
+
+type Reader = (graph: Graph, node: NodeProto, valueOf: ValueOf) => Found | undefined;
+
+const matmul: Reader = (graph, node, valueOf) => {
+  const [stream, name] = node.input;
+  const shape = name === undefined ? undefined : matrixShape(valueOf(name));
+  if (stream === undefined || name === undefined || shape === undefined || valueOf(stream).constant) return undefined;
+  const [rows, columns] = shape;
+  const stored = { kind: "plain", name, transposed: false } as const;
+  return { stream, stored, elementType: elementTypeOf(graph, name), rows, columns };
+};
+
+const gemm: Reader = (graph, node, valueOf) => {
+  const found = matmul(graph, node, valueOf);
+  if (found === undefined || intAttribute(node, "transA", 0) === 1) return undefined;
+  const transposed = intAttribute(node, "transB", 0) === 1;
   return {
-    graph,
-    node,
-    stream,
-    input: unflattened(graph, stream, valueOf),
-    weight,
-    transposed,
-    alpha: gemm ? floatAttribute(node, "alpha", 1) : 1,
-    bias: gemm && bias !== undefined && bias !== "" ? bias : undefined,
-    beta: gemm ? floatAttribute(node, "beta", 1) : 1,
-    rows: transposed ? second : first,
-    columns: transposed ? first : second,
+    ...found,
+    stored: { kind: "plain", name: found.stored.name, transposed },
+    rows: transposed ? found.columns : found.rows,
+    columns: transposed ? found.rows : found.columns,
+    alpha: floatAttribute(node, "alpha", 1),
+    bias: node.input[2] === "" ? undefined : node.input[2],
+    beta: floatAttribute(node, "beta", 1),
   };
+};
+
+const fusedMatmul: Reader = (graph, node, valueOf) => {
+  const found = gemm(graph, node, valueOf);
+  return found && { ...found, bias: undefined };
+};
+
+const matmulNBits: Reader = (graph, node, valueOf) => {
+  const [stream, name, scales, zeroPoints, groupIndex, bias] = node.input;
+  const bits = intAttribute(node, "bits", 4);
+  // Reordered groups, real zero points and a bias of its own are newer options that no exporter of ours uses.
+  if (stream === undefined || name === undefined || scales === undefined || groupIndex || bias) return undefined;
+  if (!valueOf(name).constant || (bits !== 4 && bits !== 8)) return undefined;
+  if (zeroPoints && !valueOf(zeroPoints).integer) return undefined;
+  return {
+    stream,
+    stored: {
+      kind: "blocks",
+      name,
+      scales,
+      zeroPoints: zeroPoints === "" ? undefined : zeroPoints,
+      bits,
+      blockSize: intAttribute(node, "block_size", 32),
+    },
+    elementType: elementTypeOf(graph, scales),
+    rows: intAttribute(node, "K", 0),
+    columns: intAttribute(node, "N", 0),
+  };
+};
+
+/**
+ * Dynamic quantisation, which ends in a Mul:
+ *
+ *     x → DynamicQuantizeLinear → MatMulInteger(·, Wq) → Cast → Mul ← Mul(scale of x, scale of W)
+ *
+ * The stream is the float x.
+ */
+const dynamic: Reader = (graph, node, valueOf) => {
+  for (const [a, b] of [node.input, node.input.toReversed()]) {
+    const cast = producerOf(graph, a, "Cast");
+    const product = producerOf(graph, cast?.input[0], "MatMulInteger");
+    const scales = producerOf(graph, b, "Mul");
+    const quantise = producerOf(graph, product?.input[0], "DynamicQuantizeLinear");
+    if (product === undefined || scales === undefined || quantise === undefined) continue;
+    const [, name, , zeroPoint] = product.input;
+    const scale = scales.input.find((input) => input !== quantise.output[1]);
+    const stream = quantise.input[0];
+    const shape = name === undefined ? undefined : matrixShape(valueOf(name));
+    if (name === undefined || scale === undefined || stream === undefined || shape === undefined) continue;
+    if (!valueOf(scale).constant) continue;
+    const [rows, columns] = shape;
+    return {
+      stream,
+      stored: { kind: "quantised", name, scale, zeroPoint: zeroPoint || undefined },
+      elementType: elementTypeOf(graph, scale),
+      rows,
+      columns,
+    };
+  }
+  return undefined;
+};
+
+const readers: Readonly<Record<string, Reader>> = {
+  "MatMul": matmul,
+  "Gemm": gemm,
+  "Mul": dynamic,
+  "com.microsoft.FusedMatMul": fusedMatmul,
+  "com.microsoft.MatMulNBits": matmulNBits,
+};
+
+function producerOf(graph: Graph, name: string | undefined, opType: string): NodeProto | undefined {
+  const node = name === undefined ? undefined : graph.producer(name);
+  return node?.opType === opType ? node : undefined;
+}
+
+function matrixShape(value: Value): readonly [number, number] | undefined {
+  const [rows, columns, ...more] = value.shape ?? [];
+  return value.constant && rows !== undefined && columns !== undefined && more.length === 0
+    ? [rows, columns]
+    : undefined;
 }
 
 /** Before a Gemm, exporters flatten [batch, positions, d] to rows: the value before that. */
-function unflattened(graph: Graph, stream: string, valueOf: (name: string) => Value): string {
+function unflattened(graph: Graph, stream: string, valueOf: ValueOf): string {
   const node = graph.producer(stream);
   const [before] = node?.input ?? [];
   if (node?.opType !== "Reshape" || before === undefined) return stream;
   const shape = valueOf(before).shape;
   return shape?.length === 3 && shape[2] === valueOf(stream).shape?.at(-1) ? before : stream;
+}
+
+/** Element type of a constant: that of the stored tensor, of the last Cast, or of the scale that it is multiplied by. */
+export function elementTypeOf(graph: Graph, name: string): number {
+  const stored = graph.initializer(name);
+  if (stored !== undefined) return stored.dataType;
+  const node = graph.producer(name);
+  if (node?.opType === "Cast") return intAttribute(node, "to", DataType.FLOAT);
+  if (node?.opType === "Constant") return tensorAttribute(node, "value")?.dataType ?? DataType.FLOAT;
+  if (node?.opType === "DequantizeLinear") return elementTypeOf(graph, node.input[1]!);
+  return node === undefined ? DataType.FLOAT : elementTypeOf(graph, node.input[0]!);
 }

@@ -8,52 +8,28 @@ import type { Graph } from "../../onnx/graph.ts";
 import { type NodeProto, operatorOf } from "../../onnx/node.ts";
 import { sizeOf } from "../../onnx/tensor.ts";
 import { isElementwise } from "./arithmetic.ts";
-import { constantArray } from "./constants.ts";
+import { knownConstant } from "./constants.ts";
 import { agreedData, type ProbeRun } from "./evaluate.ts";
 import { movementOf } from "./movement.ts";
 import { type Projection, projectionOf } from "./projection.ts";
+import { broadcastTrace, joinTraces, pickElements, type Source, type Trace } from "./trace.ts";
 import { broadcastIndex, type Value } from "./value.ts";
-
-/** What first made numbers: tracing goes back to here and no further. */
-export interface Source {
-  readonly kind: "projection" | "product" | "input" | "other";
-  readonly graph: Graph;
-  /** Name of the value. */
-  readonly name: string;
-  readonly shape: readonly number[];
-  /** The node that made it; undefined for a model input. */
-  readonly node: NodeProto | undefined;
-  readonly projection: Projection | undefined;
-  /** First of the source's numbers in the tracer's numbering of origins. */
-  readonly base: number;
-}
-
-/** An affine view of sources: element i is `scale[i] · origin[i] + offset[i]`. */
-export interface Trace {
-  readonly shape: readonly number[];
-  /** For every element, the number of the source element it comes from; −1 for a constant. */
-  readonly origin: Int32Array;
-  readonly scale: Float64Array;
-  readonly offset: Float64Array;
-  /**
-   * Undefined if the view is exact. Otherwise why it isn't (a rotation, a norm…): `origin` then still says which element
-   * of a projection it mainly depends on.
-   */
-  readonly inexact: string | undefined;
-}
 
 /** Traces values of a model under a pair of probe runs. */
 export class Tracer {
   readonly runs: readonly [ProbeRun, ProbeRun];
-  readonly #folder: string;
+  /** The folder of the model's external data. */
+  readonly folder: string;
   readonly #sources: Source[] = [];
   readonly #traces = new Map<Graph, Map<string, Trace | undefined>>();
   readonly #projections = new Map<NodeProto, Projection | undefined>();
+  readonly #byStream = new Map<Graph, Map<string, readonly Projection[]>>();
+  readonly #sourcesByTrace = new WeakMap<Trace, readonly Source[]>();
   #next = 0;
 
   constructor(runs: readonly [ProbeRun, ProbeRun], folder: string) {
     this.runs = runs;
-    this.#folder = folder;
+    this.folder = folder;
   }
 
   /** What the first probe run knows of a value. */
@@ -86,7 +62,26 @@ export class Tracer {
   /** Whether a value depends on what a projection's node makes. */
   reaches(graph: Graph, name: string, node: NodeProto): boolean {
     const trace = this.trace(graph, name);
-    return trace?.origin.some((origin) => origin >= 0 && this.sourceOf(origin).source.node === node) ?? false;
+    return trace !== undefined && this.sourcesOf(trace).some((source) => source.node === node);
+  }
+
+  /** The sources that a trace's elements come from. */
+  sourcesOf(trace: Trace): readonly Source[] {
+    let known = this.#sourcesByTrace.get(trace);
+    if (known === undefined) {
+      const found = new Set<Source>();
+      let end = 0;
+      let base = 1;
+      for (const origin of trace.origin) {
+        if (origin < 0 || (origin >= base && origin < end)) continue;
+        const { source } = this.sourceOf(origin);
+        base = source.base;
+        end = base + sizeOf(source.shape);
+        found.add(source);
+      }
+      this.#sourcesByTrace.set(trace, known = [...found]);
+    }
+    return known;
   }
 
   /** The projection that a node of a graph computes, if it is one. */
@@ -97,6 +92,21 @@ export class Tracer {
     return this.#projections.get(node);
   }
 
+  /** The projections of a graph that multiply a value. */
+  projectionsOf(graph: Graph, stream: string): readonly Projection[] {
+    let byStream = this.#byStream.get(graph);
+    if (byStream === undefined) {
+      byStream = new Map();
+      for (const node of graph.proto.node) {
+        const projection = this.projection(graph, node);
+        if (projection === undefined) continue;
+        byStream.set(projection.stream, [...byStream.get(projection.stream) ?? [], projection]);
+      }
+      this.#byStream.set(graph, byStream);
+    }
+    return byStream.get(stream) ?? [];
+  }
+
   #follow(graph: Graph, name: string): Trace | undefined {
     const value = this.value(graph, name);
     if (value.shape === undefined) return undefined;
@@ -105,7 +115,7 @@ export class Tracer {
     if (node === undefined) return this.#source(graph, name, { kind: "input", node });
     const projection = this.projection(graph, node);
     if (projection !== undefined) return this.#projected(projection, name);
-    if (node.opType === "MatMul") return this.#source(graph, name, { kind: "product", node });
+    if (PRODUCTS.has(node.opType)) return this.#source(graph, name, { kind: "product", node });
     return this.#moved(graph, node, name) ?? this.#affine(graph, node, value.shape) ??
       this.#mixed(graph, node, value.shape) ?? this.#source(graph, name, { kind: "other", node });
   }
@@ -120,9 +130,11 @@ export class Tracer {
     const base = this.#next;
     this.#next += size;
     this.#sources.push({ ...of, graph, name, shape, projection: of.projection, base });
+    const origin = new Int32Array(size);
+    for (let i = 0; i < size; i++) origin[i] = base + i;
     return {
       shape,
-      origin: Int32Array.from({ length: size }, (_, i) => base + i),
+      origin,
       scale: new Float64Array(size).fill(1),
       offset: new Float64Array(size),
       inexact: undefined,
@@ -135,7 +147,9 @@ export class Tracer {
     const trace = this.#source(graph, name, { kind: "projection", node, projection });
     trace.scale.fill(alpha);
     if (bias !== undefined) {
-      const { shape, data } = constantArray(graph, bias, this.#folder);
+      const known = knownConstant(graph, bias, this.folder);
+      if (known === undefined) return { ...trace, inexact: `its bias ${bias} can't be worked out` };
+      const { shape, data } = known;
       const index = broadcastIndex(shape, [trace.origin.length / columns, columns]);
       index.forEach((from, i) => trace.offset[i] = beta * data[from]!);
     }
@@ -145,8 +159,8 @@ export class Tracer {
   #constant(graph: Graph, name: string, shape: readonly number[]): Trace | undefined {
     const size = sizeOf(shape);
     if (size > 1 << 20) return undefined; // a table, not a bias: no projection reaches through it
-    const data = this.value(graph, name).data ?? constantArray(graph, name, this.#folder).data;
-    return {
+    const data = this.value(graph, name).data ?? knownConstant(graph, name, this.folder)?.data;
+    return data && {
       shape,
       origin: new Int32Array(size).fill(-1),
       scale: new Float64Array(size),
@@ -161,16 +175,9 @@ export class Tracer {
     const { shape, index } = movement.outputs[node.output.indexOf(name)]!;
     const parts = movement.dataInputs.map((i) => this.trace(graph, node.input[i]!));
     if (!parts.every((part) => part !== undefined)) return undefined;
-    const whole = parts.length === 1 ? parts[0]! : joined(parts);
+    const whole = parts.length === 1 ? parts[0]! : joinTraces(parts);
     if (index === undefined) return { ...whole, shape };
-    const picks = index();
-    return {
-      shape,
-      origin: Int32Array.from(picks, (i) => whole.origin[i]!),
-      scale: Float64Array.from(picks, (i) => whole.scale[i]!),
-      offset: Float64Array.from(picks, (i) => whole.offset[i]!),
-      inexact: whole.inexact,
-    };
+    return pickElements(whole, shape, index());
   }
 
   /** Scaling and shifting by numbers that are known and don't depend on the input's sizes. */
@@ -217,30 +224,32 @@ export class Tracer {
     if (!value.constant) return agreedData(this.runs, graph, name);
     if (value.data !== undefined) return { shape: value.shape!, data: value.data };
     if (value.shape === undefined || sizeOf(value.shape) > 1 << 20) return undefined;
-    return constantArray(graph, name, this.#folder);
+    return knownConstant(graph, name, this.folder);
   }
 
-  /** Operators that mix or bend elements: the result depends mainly on its first operand that comes from a projection. */
+  /**
+   * Operators that mix or bend elements: the result depends mainly on its first operand that comes from a projection, or else
+   * from a product.
+   */
   #mixed(graph: Graph, node: NodeProto, shape: readonly number[]): Trace | undefined {
     const norm = NORMS.has(node.opType);
     if (!norm && !isElementwise(node)) return undefined;
     const inputs = norm ? node.input.slice(0, 1) : node.opType === "Where" ? node.input.slice(1) : node.input;
-    for (const input of inputs) {
-      if (input === "") continue;
-      const trace = this.trace(graph, input);
-      if (trace === undefined || !this.#fromProjection(trace)) continue;
-      return {
-        ...broadcastTrace(trace, shape),
-        inexact: `${operatorOf(node)} (${node.name || node.output[0]}) changes it`,
-      };
-    }
-    return undefined;
+    const traces = inputs.flatMap((input) => (input === "" ? undefined : this.trace(graph, input)) ?? []);
+    const main = traces.find((trace) => this.#comesFrom(trace, "projection")) ??
+      traces.find((trace) => this.#comesFrom(trace, "product"));
+    if (main === undefined) return undefined;
+    const inexact = main.inexact ?? `${operatorOf(node)} (${node.name || node.output[0]}) changes it`;
+    return { ...broadcastTrace(main, shape), inexact };
   }
 
-  #fromProjection(trace: Trace): boolean {
-    return trace.origin.some((origin) => origin >= 0 && this.sourceOf(origin).source.kind === "projection");
+  #comesFrom(trace: Trace, kind: Source["kind"]): boolean {
+    return this.sourcesOf(trace).some((source) => source.kind === kind);
   }
 }
+
+/** What makes scores and contexts. */
+const PRODUCTS = new Set(["MatMul", "FusedMatMul", "Attention", "MultiHeadAttention", "GroupQueryAttention"]);
 
 /** Norms and rotations that keep every element in its place. */
 const NORMS = new Set([
@@ -249,35 +258,3 @@ const NORMS = new Set([
   "RMSNormalization",
   "RotaryEmbedding",
 ]);
-
-/** A trace broadcast to a shape; its arrays are its own. */
-export function broadcastTrace(trace: Trace, shape: readonly number[]): Trace {
-  const index = broadcastIndex(trace.shape, shape);
-  return {
-    shape,
-    origin: Int32Array.from(index, (i) => trace.origin[i]!),
-    scale: Float64Array.from(index, (i) => trace.scale[i]!),
-    offset: Float64Array.from(index, (i) => trace.offset[i]!),
-    inexact: trace.inexact,
-  };
-}
-
-/** Traces one after the other, as the joined numbering of a movement's data inputs has them. */
-function joined(parts: readonly Trace[]): Trace {
-  const length = parts.reduce((total, part) => total + part.origin.length, 0);
-  const whole = {
-    shape: [length],
-    origin: new Int32Array(length),
-    scale: new Float64Array(length),
-    offset: new Float64Array(length),
-    inexact: parts.find((part) => part.inexact !== undefined)?.inexact,
-  };
-  let at = 0;
-  for (const part of parts) {
-    whole.origin.set(part.origin, at);
-    whole.scale.set(part.scale, at);
-    whole.offset.set(part.offset, at);
-    at += part.origin.length;
-  }
-  return whole;
-}

@@ -1,0 +1,170 @@
+/**
+ * Attention operators that no oracle file holds: com.microsoft.GroupQueryAttention and MultiHeadAttention with caches, and the
+ * standard's Attention (opset 23), each between random projections.
+ */
+import { assertEquals, assertMatch } from "@std/assert/mod.js";
+import { create } from "@bufbuild/protobuf";
+import { extractWeights, findAttention, rewriteDense, rewriteFactored, structureKey } from "../../src/attention/mod.ts";
+import type { BlockForm } from "../../src/attention/types.ts";
+import { GraphProtoSchema, ModelProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
+import type { OnnxModel } from "../../src/onnx/model.ts";
+import { type AttributeValue, makeNode, type NodeProto } from "../../src/onnx/node.ts";
+import { DataType, floatTensor, int64Tensor } from "../../src/onnx/tensor.ts";
+import { tensorInfo } from "../../src/onnx/value_info.ts";
+import { assertNear, largestValue } from "../support/close.ts";
+import { randomFactors, randomForm } from "../support/random_forms.ts";
+import { seeded } from "../support/random_tucker.ts";
+import { type Numbers, TestSession } from "../support/session.ts";
+
+const [D, H, G, SIZE] = [24, 4, 2, 8];
+const [BATCH, TOKENS] = [2, 5];
+
+/** One block: x → query, key, value (key with a bias) → the operator → output projection. */
+interface Subject {
+  readonly name: string;
+  readonly groups: number;
+  readonly operator: (operands: readonly [string, string, string]) => NodeProto[];
+  readonly inputs?: Readonly<Record<string, readonly [number, Numbers]>>;
+  readonly headsFirst?: boolean;
+}
+
+function operator(
+  opType: string,
+  inputs: readonly string[],
+  options: { outputs?: readonly string[]; domain?: string; attributes: Record<string, AttributeValue> },
+): NodeProto {
+  const { outputs = ["context"], ...rest } = options;
+  return makeNode(opType, inputs, outputs, { name: "attention", ...rest });
+}
+
+const microsoft = { domain: "com.microsoft" };
+const heads = { num_heads: BigInt(H) };
+const lengths = {
+  seqlens: [DataType.INT32, { shape: [BATCH], data: [TOKENS - 1, TOKENS - 1] }],
+  total: [DataType.INT32, { shape: [], data: [TOKENS] }],
+} as const;
+
+const SUBJECTS: readonly Subject[] = [
+  {
+    name: "GroupQueryAttention",
+    groups: G,
+    operator: ([q, k, v]) => [
+      operator("GroupQueryAttention", [q, k, v, "", "", "seqlens", "total"], {
+        ...microsoft,
+        outputs: ["context", "present.key", "present.value"],
+        attributes: { ...heads, kv_num_heads: BigInt(G) },
+      }),
+    ],
+    inputs: lengths,
+  },
+  {
+    name: "MultiHeadAttention with a cache",
+    groups: H,
+    operator: ([q, k, v]) => [
+      operator("MultiHeadAttention", [q, k, v], {
+        ...microsoft,
+        outputs: ["context", "present.key", "present.value"],
+        attributes: { ...heads, unidirectional: 1n },
+      }),
+    ],
+  },
+  {
+    name: "Attention of opset 23, grouped",
+    groups: G,
+    operator: ([q, k, v]) => [
+      operator("Attention", [q, k, v], {
+        attributes: { q_num_heads: BigInt(H), kv_num_heads: BigInt(G), is_causal: 1n, scale: 0.3 },
+      }),
+    ],
+  },
+  {
+    name: "Attention of opset 23, heads first",
+    groups: H,
+    headsFirst: true,
+    operator: (operands) => [
+      ...operands.flatMap((operand) => [
+        makeNode("Reshape", [operand, "split"], [`${operand}.heads`]),
+        makeNode("Transpose", [`${operand}.heads`], [`${operand}.first`], { attributes: { perm: [0n, 2n, 1n, 3n] } }),
+      ]),
+      operator("Attention", operands.map((operand) => `${operand}.first`), { attributes: {}, outputs: ["first"] }),
+      makeNode("Transpose", ["first"], ["positions"], { attributes: { perm: [0n, 2n, 1n, 3n] } }),
+      makeNode("Reshape", ["positions", "join"], ["context"]),
+    ],
+  },
+];
+
+function modelOf({ groups, operator: make, inputs = {} }: Subject): OnnxModel {
+  const random = seeded(3);
+  const matrix = (name: string, rows: number, columns: number) =>
+    floatTensor(name, [rows, columns], Float32Array.from({ length: rows * columns }, () => random() - 0.5));
+  const bias = floatTensor("bk", [groups * SIZE], Float32Array.from({ length: groups * SIZE }, () => random() - 0.5));
+  const nodes = [
+    makeNode("MatMul", ["x", "wq"], ["q"]),
+    makeNode("MatMul", ["x", "wk"], ["k0"]),
+    makeNode("Add", ["k0", "bk"], ["k"]),
+    makeNode("MatMul", ["x", "wv"], ["v"]),
+    ...make(["q", "k", "v"]),
+    makeNode("MatMul", ["context", "wo"], ["y"]),
+  ];
+  const presents = nodes.flatMap(({ output }) => output).filter((name) => name.startsWith("present"));
+  const graph = create(GraphProtoSchema, {
+    name: "operator",
+    node: nodes,
+    initializer: [
+      matrix("wq", D, H * SIZE),
+      matrix("wk", D, groups * SIZE),
+      matrix("wv", D, groups * SIZE),
+      matrix("wo", H * SIZE, D),
+      bias,
+      int64Tensor("split", [0, 0, H, SIZE]),
+      int64Tensor("join", [0, 0, H * SIZE]),
+    ],
+    input: [
+      tensorInfo("x", DataType.FLOAT, ["batch", "sequence", D]),
+      ...Object.entries(inputs).map(([name, [type, { shape }]]) => tensorInfo(name, type, shape)),
+    ],
+    output: [
+      tensorInfo("y", DataType.FLOAT, ["batch", "sequence", D]),
+      ...presents.map((name) => tensorInfo(name, DataType.FLOAT, ["batch", groups, "total", SIZE])),
+    ],
+  });
+  const opsetImport = [{ domain: "", version: 23n }, { domain: "com.microsoft", version: 1n }];
+  return { proto: create(ModelProtoSchema, { irVersion: 11n, graph, opsetImport }), path: "", folder: "" };
+}
+
+for (const subject of SUBJECTS) {
+  Deno.test(`${subject.name}: found, and random forms compute what their dense weights do`, async () => {
+    const model = modelOf(subject);
+    const { blocks, skipped } = findAttention(model);
+    assertEquals(skipped, []);
+    const [block] = blocks;
+    assertEquals([block!.heads, block!.keyValueHeads, block!.headSize, block!.hiddenSize], [
+      H,
+      subject.groups,
+      SIZE,
+      D,
+    ]);
+    if (/cache|GroupQuery/.test(subject.name)) {
+      assertMatch(block!.queryKeyExpandedBecause!, /keeps its cache itself/);
+      assertEquals(block!.cacheNumbersPerToken, 2 * subject.groups * SIZE);
+    } else assertEquals([block!.queryKeyExpandedBecause, block!.valueOutputExpandedBecause], [undefined, undefined]);
+    const seed = Math.floor(Math.random() * 2 ** 31);
+    const random = seeded(seed);
+    for (let trial = 0; trial < 8; trial++) {
+      const forms = new Map<number, BlockForm>([[0, randomForm(block!, random)]]);
+      const { model: rewritten, slots } = rewriteFactored(model, forms, { factors: "inputs" });
+      const made = randomFactors(slots, { form: forms.get(0)!, ...extractWeights(model, block!) }, random);
+      await using dense = await TestSession.load(rewriteDense(model, new Map([[0, made.weights]])));
+      await using session = await TestSession.load(rewritten);
+      const x = Float32Array.from({ length: BATCH * TOKENS * D }, () => random() - 0.5);
+      const fed = {
+        x: { shape: [BATCH, TOKENS, D], data: x },
+        ...Object.fromEntries(Object.entries(subject.inputs ?? {}).map(([name, [, value]]) => [name, value])),
+      };
+      const expected = (await dense.run({}, fed))["y"]!;
+      const actual = (await session.run({}, { ...fed, ...made.feeds }))["y"]!;
+      const what = `seed ${seed}, trial ${trial}, ${structureKey(forms)}`;
+      assertNear(actual.data, expected.data, { atol: 1e-4 * largestValue(expected.data), rtol: 0, what });
+    }
+  });
+}

@@ -1,0 +1,234 @@
+/**
+ * What can't be compressed, or not in the small space, is left exact and told with its reason: RoBERTa's graph with one thing
+ * changed at a time.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert/mod.js";
+import { extractWeights, findAttention, rewriteDense } from "../../src/attention/mod.ts";
+import { create } from "@bufbuild/protobuf";
+import { OperatorSetIdProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
+import { withFields } from "../../src/onnx/codec.ts";
+import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
+import { makeNode, type NodeProto } from "../../src/onnx/node.ts";
+import { DataType, floatTensor } from "../../src/onnx/tensor.ts";
+import { tensorInfo } from "../../src/onnx/value_info.ts";
+import { assertNear, largestValue } from "../support/close.ts";
+import { factored } from "../support/factored.ts";
+import { oracleExports, oracleReference } from "../support/oracle.ts";
+import { randomTucker, seeded } from "../support/random_tucker.ts";
+import { TestSession } from "../support/session.ts";
+import { reconstruct, unstackWeights } from "../support/tucker_reference.ts";
+
+const original = await loadModel(oracleExports("roberta").find(({ file }) => file === "onnx/model.onnx")!.path);
+const SELF = "/roberta/encoder/layer.0/attention/self";
+
+function node(name: string): NodeProto {
+  const found = original.proto.graph!.node.find((candidate) => candidate.name === `${SELF}/${name}`);
+  if (found === undefined) throw new TypeError(`no node ${name}`);
+  return found;
+}
+
+/** The model with nodes replaced (by several, in place of one) and initializers added. */
+function changed(
+  replacements: ReadonlyMap<NodeProto, readonly NodeProto[]>,
+  extra: { readonly scalars?: Readonly<Record<string, number>>; readonly outputs?: readonly string[] } = {},
+): OnnxModel {
+  const graph = original.proto.graph!;
+  const scalars = Object.entries(extra.scalars ?? {});
+  const edited = withFields(graph, {
+    node: graph.node.flatMap((each) => replacements.get(each) ?? [each]),
+    initializer: [
+      ...graph.initializer,
+      ...scalars.map(([name, value]) => floatTensor(name, [], Float32Array.of(value))),
+    ],
+    output: [...graph.output, ...(extra.outputs ?? []).map((name) => tensorInfo(name, DataType.FLOAT, ["b", "t", 32]))],
+  });
+  const opsetImport = [
+    ...original.proto.opsetImport,
+    create(OperatorSetIdProtoSchema, {
+      domain: "com.microsoft",
+      version: 1n,
+    }),
+  ];
+  return { ...original, proto: withFields(original.proto, { graph: edited, opsetImport }) };
+}
+
+/** Puts an operator behind a node: the node's readers read the new one. */
+function behind(first: NodeProto, opType: string, others: readonly string[] = []): [NodeProto, NodeProto[]] {
+  const [output] = first.output;
+  const moved = withFields(first, { output: [`${output}.before`] });
+  return [first, [moved, makeNode(opType, [`${output}.before`, ...others], [output!])]];
+}
+
+/** Factored must equal dense whatever the reason. */
+async function assertExact(model: OnnxModel): Promise<void> {
+  const seed = Math.floor(Math.random() * 2 ** 31);
+  const { blocks } = findAttention(model);
+  const random = seeded(seed);
+  const factors = new Map(
+    blocks.map((block) => [block.layer, randomTucker(extractWeights(model, block).weights, random)] as const),
+  );
+  const weights = [...factors].map(([layer, tucker]) => [layer, unstackWeights(reconstruct(tucker), tucker)] as const);
+  const { model: rewritten, feeds } = factored(model, factors);
+  await using dense = await TestSession.load(rewriteDense(model, new Map(weights)));
+  await using session = await TestSession.load(rewritten);
+  const { inputs } = oracleReference("roberta").cases[1]!;
+  const [expected, actual] = [await dense.run(inputs), await session.run(inputs, feeds)];
+  for (const [name, { data }] of Object.entries(expected)) {
+    assertNear(actual[name]!.data, data, { atol: 1e-4 * largestValue(data), rtol: 0, what: `seed ${seed} ${name}` });
+  }
+}
+
+Deno.test("a soft cap keeps query and key expanded where the key has a bias", async () => {
+  const model = changed(new Map([behind(node("MatMul"), "Tanh")]));
+  const [first, second] = findAttention(model).blocks;
+  assertMatch(first!.queryKeyExpandedBecause!, /^Tanh .* bends the scores, so the key bias doesn't cancel$/);
+  assertEquals(first!.valueOutputExpandedBecause, undefined);
+  assertEquals(second!.queryKeyExpandedBecause, undefined);
+  await assertExact(model);
+});
+
+Deno.test("factors after the softmax keep the value expanded where it has a bias", async () => {
+  const model = changed(new Map([behind(node("Softmax"), "Mul", ["half"])]), { scalars: { half: 0.5 } });
+  const [first] = findAttention(model).blocks;
+  assertMatch(first!.valueOutputExpandedBecause!, /^Mul .* after the softmax changes its row sums/);
+  assertEquals(first!.queryKeyExpandedBecause, undefined);
+  await assertExact(model);
+});
+
+Deno.test("scales and shifts anywhere on the way are exact in the small space", async () => {
+  const model = changed(
+    new Map([
+      behind(node("query/MatMul"), "Mul", ["three"]),
+      behind(node("key/Add"), "Div", ["minusTwo"]),
+      behind(node("value/Add"), "Mul", ["three"]),
+      behind(node("MatMul_1"), "Div", ["minusTwo"]),
+    ]),
+    { scalars: { three: 3, minusTwo: -2 } },
+  );
+  const [first] = findAttention(model).blocks;
+  assertEquals([first!.queryKeyExpandedBecause, first!.valueOutputExpandedBecause], [undefined, undefined]);
+  await assertExact(model);
+});
+
+Deno.test("products that ONNX Runtime's optimiser fused with a transposition and a scale are read through", async () => {
+  const product = node("MatMul");
+  const [query, key] = product.input as [string, string];
+  const upright = makeNode("Transpose", [key], ["upright"], { attributes: { perm: [0n, 1n, 3n, 2n] } });
+  const fused = { domain: "com.microsoft", attributes: { transB: 1n, alpha: 0.7 } };
+  const projection = node("query/MatMul");
+  const model = changed(
+    new Map([
+      [product, [upright, makeNode("FusedMatMul", [query, "upright"], product.output, fused)]],
+      [projection, [
+        makeNode("Transpose", [projection.input[1]!], ["flipped"], { attributes: { perm: [1n, 0n] } }),
+        makeNode("FusedMatMul", [projection.input[0]!, "flipped"], projection.output, fused),
+      ]],
+    ]),
+  );
+  const [first] = findAttention(model).blocks;
+  assertEquals([first!.queryKeyExpandedBecause, first!.valueOutputExpandedBecause], [undefined, undefined]);
+  await assertExact(model);
+});
+
+Deno.test("constants that can't be worked out keep a block expanded, not unfound", async () => {
+  // What rotations look like in graphs of fixed sizes: tables computed from constants by operators without end.
+  const table = makeNode("Cos", ["half"], ["table"]);
+  const model = changed(
+    new Map([[node("query/Add"), [...behind(node("query/Add"), "Mul", ["table"])[1], table]]]),
+    { scalars: { half: 0.5 } },
+  );
+  const [first] = findAttention(model).blocks;
+  assertMatch(first!.queryKeyExpandedBecause!, /^query: Mul .* changes it$/);
+  await assertExact(model);
+});
+
+Deno.test("a query that the model gives out is kept whole", async () => {
+  const { output: [query] } = node("query/Add");
+  const model = changed(new Map(), { outputs: [query!] });
+  const [first] = findAttention(model).blocks;
+  assertEquals(first!.queryKeyExpandedBecause, `the model gives ${query} out`);
+  assertEquals(first!.valueOutputExpandedBecause, undefined);
+  await assertExact(model);
+});
+
+Deno.test("a value that something else reads is kept whole", async () => {
+  const { output: [value] } = node("value/Add");
+  const extra = makeNode("ReduceMean", [value!], ["mean"], { attributes: { axes: [1n], keepdims: 1n } });
+  const model = changed(new Map([[node("value/Add"), [node("value/Add"), extra]]]), { outputs: ["mean"] });
+  const [first] = findAttention(model).blocks;
+  assertMatch(first!.valueOutputExpandedBecause!, /^ReduceMean \(mean\) reads .* too$/);
+  assertEquals(first!.queryKeyExpandedBecause, undefined);
+  await assertExact(model);
+});
+
+Deno.test("blocks that can't be followed are skipped, each with its reason, and the others stay", () => {
+  const softmax = node("Softmax");
+  const query = node("query/MatMul");
+  const cases: [string, OnnxModel, RegExp][] = [
+    [
+      "another axis",
+      changed(
+        new Map([[softmax, [
+          makeNode("Softmax", softmax.input, softmax.output, { name: softmax.name, attributes: { axis: 1n } }),
+        ]]]),
+      ),
+      /^it runs over axis 1 of \[2,4,3,3\], attention's runs over the last$/,
+    ],
+    [
+      "weights from outside",
+      changed(new Map([[query, [withFields(query, { input: [query.input[0]!, "fresh_weights"] })]]])),
+      /^the query can't be followed/,
+    ],
+    [
+      "an operator nobody knows",
+      changed(new Map([behind(node("value/Add"), "Mystery")])),
+      /^the value can't be followed: its shape isn't known$/,
+    ],
+    [
+      "no product behind",
+      changed(new Map([[node("MatMul_1"), [withFields(node("MatMul_1"), { opType: "Mystery" })]]])),
+      /^its result doesn't reach a product with a value$/,
+    ],
+  ];
+  for (const [what, model, reason] of cases) {
+    const { blocks, skipped } = findAttention(model);
+    const [first] = skipped;
+    assert(reason.test(first?.reason ?? ""), `${what}: ${JSON.stringify(skipped)}`);
+    assertEquals([first?.node, first?.operator], [`${SELF}/Softmax`, "Softmax"]);
+    assertEquals(blocks.length + skipped.length, 2, what);
+  }
+});
+
+Deno.test("a block whose matrix is used elsewhere too is left alone", () => {
+  const query = node("query/MatMul");
+  const again = makeNode("MatMul", query.input, ["again"], { name: "elsewhere" });
+  const { blocks, skipped } = findAttention(changed(new Map([[query, [query, again]]]), { outputs: ["again"] }));
+  assertEquals(blocks.map(({ name }) => name), ["roberta.encoder.layer.1.attention"]);
+  assertMatch(skipped[0]!.reason, /^elsewhere uses its matrix .* too, and isn't part of a block that was found$/);
+});
+
+Deno.test("tensors of types that hold no numbers here don't stand in the way", () => {
+  const graph = original.proto.graph!;
+  const FLOAT8 = 17;
+  const strange = withFields(floatTensor("strange", [4], new Float32Array(4)), {
+    dataType: FLOAT8,
+    rawData: new Uint8Array(4),
+  });
+  const edited = withFields(graph, { initializer: [...graph.initializer, strange] });
+  const { blocks } = findAttention({ ...original, proto: withFields(original.proto, { graph: edited }) });
+  assertEquals(blocks.length, 2);
+});
+
+Deno.test("a graph without attention has no blocks, and every softmax with a reason", () => {
+  const graph = withFields(original.proto.graph!, {
+    node: [makeNode("Softmax", ["input_ids"], ["y"], { name: "classes" })],
+    output: [tensorInfo("y", DataType.FLOAT, ["b", "t"])],
+  });
+  const { blocks, skipped } = findAttention({ ...original, proto: withFields(original.proto, { graph }) });
+  assertEquals(blocks, []);
+  assertEquals(skipped, [{
+    node: "classes",
+    operator: "Softmax",
+    reason: "no product of two projections leads to it",
+  }]);
+});
