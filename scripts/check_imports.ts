@@ -6,15 +6,16 @@
  */
 import { print } from "../src/log.ts";
 
-const base = ["src/errors.ts", "src/log.ts", "src/config.ts", "src/config", "src/threads.ts"];
+const base = ["src/errors.ts", "src/log.ts", "src/config.ts", "src/config", "src/machine.ts"];
 const rooms: Record<string, string[]> = {
   "kernels": [],
   "src/errors.ts": base,
   "src/log.ts": base,
   "src/config.ts": base,
   "src/config": base,
-  "src/threads.ts": base,
+  "src/machine.ts": base,
   "src/onnx": base,
+  "src/hub": base,
   "src/attention": [...base, "src/onnx"],
   "src/linalg": base,
   "src/gpu": [...base, "kernels"],
@@ -35,6 +36,7 @@ const packageUsers: Record<string, string[]> = {
   "onnxruntime-node": ["src/runtime", "src/linalg"],
   "@bufbuild/protobuf": ["src/onnx"],
   "ml-matrix": ["src/linalg"],
+  "@huggingface/hub": ["src/hub"],
   "hono": ["routes", "src/main.ts"],
 };
 

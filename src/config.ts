@@ -11,7 +11,17 @@ import { type OptionName, OPTIONS, type OptionValues, type TaskName, TASKS, vari
 import { UsageError } from "./config/usage_error.ts";
 
 export type { Environment } from "./config/arguments.ts";
-export { LAYERS_PATTERN, MODES, type TaskName, TASKS } from "./config/options.ts";
+export {
+  ATTENTION_NAMES,
+  type Budget,
+  BUDGETS,
+  LASER_NAMES,
+  type LaserName,
+  LAYERS_PATTERN,
+  MODES,
+  type TaskName,
+  TASKS,
+} from "./config/options.ts";
 export { helpText } from "./config/help.ts";
 export { UsageError } from "./config/usage_error.ts";
 export type * from "./config/commands.ts";
@@ -58,7 +68,7 @@ export function parseCommandLine(args: readonly string[], env: Environment): Com
         json,
       };
     case "spectrum":
-      return { task, ...common, json };
+      return { task, ...common, ...withoutUndefined({ svg: values.svg }), json };
     case "eval":
       return {
         task,
@@ -110,6 +120,8 @@ function compressionOf(values: OptionValues): CompressionSettings {
       hint: "give --energy or --ratio instead of --ranks",
     });
   }
+  const laser = withoutUndefined({ matrices: values["laser-matrices"], rate: values["laser-rate"] });
+  checkLaser(mode, values, given);
   return withoutUndefined({
     ranks: values.ranks,
     energy: values.energy,
@@ -118,7 +130,36 @@ function compressionOf(values: OptionValues): CompressionSettings {
     layout: values.layout,
     balance: values.balance,
     layers: values.layers,
+    budget: values.budget,
+    matrices: values.matrices,
+    laser: Object.keys(laser).length === 0 ? undefined : laser,
   });
+}
+
+/** What only some modes take. */
+function checkLaser(mode: OptionValues["mode"], values: OptionValues, targets: readonly string[]): void {
+  const laser = (["laser-matrices", "laser-rate"] as const).filter((name) => values[name] !== undefined);
+  if (laser.length > 0 && mode !== "laser" && mode !== "4d-tucker-laser") {
+    throw new UsageError({
+      setting: `--${laser[0]}`,
+      rule: `has no meaning with --mode ${mode ?? "4d-tucker"}`,
+      hint: "add --mode laser or --mode 4d-tucker-laser",
+    });
+  }
+  if (mode === "laser" && values["laser-rate"] !== undefined && targets.length > 0) {
+    throw new UsageError({
+      setting: `--laser-rate and --${targets[0]}`,
+      rule: "exclude each other with --mode laser",
+      hint: "the rate and an energy or a ratio both say how far to truncate: give one",
+    });
+  }
+  if (values.matrices !== undefined && mode !== "3d-tucker") {
+    throw new UsageError({
+      setting: "--matrices",
+      rule: `has no meaning with --mode ${mode ?? "4d-tucker"}`,
+      hint: "add --mode 3d-tucker, or use --laser-matrices with --mode laser",
+    });
+  }
 }
 
 function serverOf(values: OptionValues, env: Environment): ServerSettings {

@@ -4,8 +4,8 @@
  * @module
  */
 import { z } from "@hono/zod-openapi";
-import { LAYERS_PATTERN, MODES } from "../../src/config.ts";
-import { Report } from "./report.ts";
+import { ATTENTION_NAMES, BUDGETS, LASER_NAMES, LAYERS_PATTERN, MODES } from "../../src/config.ts";
+import { FeedForward, MatrixRanks, Report } from "./report.ts";
 import { Layout, Mode, Ranks } from "./ranks.ts";
 
 const energy = z.number().gt(0).max(1).openapi({
@@ -32,12 +32,26 @@ export const CompressionRequest = z.strictObject({
     description: "Scales Q, K, V and O to equal norm before, and back after.",
   }),
   layers: z.string().regex(LAYERS_PATTERN, "must be all, or layer numbers and ranges such as 0,2-5").optional(),
-  laser: z.strictObject({
-    matrices: z.array(z.string().min(1)).min(1).readonly(),
-    rate: z.number().gt(0).lt(10),
-  }).optional().openapi({
-    description: "Truncated SVD of chosen matrices; the rank is int(min(m, n) · (10 − rate) / 10).",
+  budget: z.enum(BUDGETS).optional().openapi({
+    description:
+      "What an energy or a ratio holds for: each layer, or all together, with the ranks where they help most.",
   }),
+  matrices: z.array(z.enum(ATTENTION_NAMES)).min(1).readonly().optional().openapi({
+    description: "What mode 3d-tucker decomposes; all four by default.",
+  }),
+  laser: z.strictObject({
+    matrices: z.array(z.enum(LASER_NAMES)).min(1).readonly().optional().openapi({
+      description:
+        "By default attention in mode laser, and ffn in mode 4d-tucker-laser. In a gated feed-forward network " +
+        "fc_in is the gate, fc_up what it is multiplied by.",
+    }),
+    rate: z.number().gte(0).lt(10).optional().openapi({
+      description:
+        "LASER's rate: an m×n matrix gets rank int(min(m, n) · (10 − rate) / 10). In mode laser it stands in the " +
+        "place of an energy or a ratio; in 4d-tucker-laser it is for the feed-forward matrices, 7.5 by default.",
+    }),
+  }).refine((value) => value.matrices !== undefined || value.rate !== undefined, "must have matrices or a rate")
+    .optional().openapi({ description: "Truncated SVD of chosen matrices, for the modes laser and 4d-tucker-laser." }),
   overrides: z.record(z.string().regex(/^\d+$/, "must be a layer number"), Override).optional().openapi({
     description: "Single layers by number: ranks of their own, or none.",
   }),
@@ -46,7 +60,7 @@ export const CompressionRequest = z.strictObject({
   if (fault !== undefined) context.addIssue({ code: "custom", message: fault });
 }).openapi("CompressionRequest", {
   description:
-    "Exactly one of `ranks`, `energy` and `compressionRatio`; none of them for mode `none`, and with `laser` for mode `laser`.",
+    "Exactly one of `ranks`, `energy` and `compressionRatio`; none of them for mode `none`, and none with `laser.rate` for mode `laser`.",
   example: { ranks: [64, 16, 4], overrides: { "3": { ranks: [96, 24, 4] }, "0": { skip: true } } },
 });
 
@@ -55,7 +69,7 @@ interface Targets {
   readonly energy?: number | undefined;
   readonly compressionRatio?: number | undefined;
   readonly mode?: (typeof MODES)[number] | undefined;
-  readonly laser?: unknown;
+  readonly laser?: { readonly rate?: number | undefined } | undefined;
 }
 
 /** The rule that the choice of ranks breaks, if any. */
@@ -67,7 +81,9 @@ function targetFault(request: Targets): string | undefined {
   if (mode === "auto" && request.ranks !== undefined) {
     return "must have energy or compressionRatio with mode auto, which chooses ranks itself";
   }
-  const free = mode === "none" || (mode === "laser" && request.laser !== undefined);
+  const rated = mode === "laser" && request.laser?.rate !== undefined;
+  if (rated && given.length > 0) return `must have either laser.rate or ${given[0]} with mode laser, not both`;
+  const free = mode === "none" || rated;
   if (given.length === 0 && !free) return "must have one of ranks, energy and compressionRatio";
   return undefined;
 }
@@ -78,13 +94,17 @@ export const CompressionPreview = z.object({
   layers: z.array(z.object({
     layer: z.int(),
     name: z.string(),
+    mode: Mode,
     ranks: z.union([Ranks, z.null()]),
+    matrixRanks: MatrixRanks.optional(),
     parameters: z.number(),
     compressedParameters: z.number(),
     compressionRatio: z.number(),
     relativeError: z.number().openapi({
-      description: "Of the truncated HOSVD: what is applied comes in at or under it.",
+      description:
+        "Tucker: of the truncated HOSVD; what is applied comes in at or under it. Mode laser: the error itself.",
     }),
+    feedForward: FeedForward.optional(),
   })).readonly(),
 }).openapi("CompressionPreview", {
   example: {
@@ -92,6 +112,7 @@ export const CompressionPreview = z.object({
     layers: [{
       layer: 0,
       name: "bert.encoder.layer.0.attention",
+      mode: "4d-tucker",
       ranks: [64, 16, 4],
       parameters: 147456,
       compressedParameters: 35584,

@@ -8,16 +8,37 @@ import { Layout, Mode, Ranks } from "./ranks.ts";
 
 const beforeAfter = z.object({ before: z.number(), after: z.number() });
 
+const matrixRank = z.union([z.int(), z.null()]);
+
+/** Ranks of truncated matrices of attention. */
+export const MatrixRanks = z.object({ q: matrixRank, k: matrixRank, v: matrixRank, o: matrixRank }).openapi({
+  description: "Mode laser: the rank of each truncated matrix, null for one that was left as it is.",
+});
+
+/** Truncated matrices of a layer's feed-forward network. */
+export const FeedForward = z.array(z.object({
+  name: z.string().openapi({ description: "fc_in, fc_up or fc_out." }),
+  rank: z.int(),
+  parameters: z.number(),
+  compressedParameters: z.number(),
+  relativeError: z.number(),
+  execution: z.enum(["factored", "dense"]).openapi({
+    description: "As two matrices, or as one where two would be larger.",
+  }),
+})).readonly().openapi({ description: "Matrices of the layer's feed-forward network that were truncated." });
+
 const LayerReport = z.object({
   layer: z.int(),
   name: z.string(),
   mode: Mode,
-  ranks: z.union([Ranks, z.null()]).openapi({ description: "null where the layer is as it was." }),
+  ranks: z.union([Ranks, z.null()]).openapi({ description: "null where the layer's attention has none." }),
+  matrixRanks: MatrixRanks.optional(),
   parameters: z.number(),
   compressedParameters: z.number(),
   compressionRatio: z.number(),
   relativeError: z.number().openapi({ description: "‖W − Ŵ‖F / ‖W‖F of the layer's tensor." }),
   matrixErrors: z.object({ q: z.number(), k: z.number(), v: z.number(), o: z.number() }),
+  feedForward: FeedForward.optional(),
   seconds: z.number(),
 }).openapi("LayerReport");
 
@@ -39,6 +60,14 @@ export const Report = z.object({
     compressionRatio: z.number(),
     weightBytes: beforeAfter,
     kvBytesPerToken: beforeAfter,
+    feedForward: z.object({
+      parameters: z.number(),
+      compressedParameters: z.number(),
+      compressionRatio: z.number(),
+    }).optional().openapi({
+      description:
+        "All feed-forward networks together; absent where none was found. The parameters above are attention's.",
+    }),
     seconds: z.number(),
   }),
   layers: z.array(LayerReport).readonly(),

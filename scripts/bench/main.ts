@@ -3,40 +3,80 @@
  *
  * @module
  */
-import { print } from "../../src/log.ts";
+import { parseArgs } from "node:util";
 import { table } from "../../src/cli/tables.ts";
+import { log, print } from "../../src/log.ts";
 import type { BenchResult } from "./types.ts";
 
-const suites: Readonly<Record<string, () => Promise<readonly BenchResult[]>>> = {
-  decompose: async () => await (await import("./decompose.ts")).benchDecompose({ slow: Deno.args.includes("--slow") }),
+interface Flags {
+  readonly slow: boolean;
+  readonly gpu: boolean;
+  readonly software: boolean;
+  readonly peakTflops: number | undefined;
+}
+
+/** The CPU's suites run where none is named; the GPU's runs with `--gpu` alone. */
+const suites: Readonly<Record<string, (flags: Flags) => Promise<readonly BenchResult[]>>> = {
+  decompose: async ({ slow }) => await (await import("./decompose.ts")).benchDecompose({ slow }),
   start: async () => await (await import("./start.ts")).benchStart(),
-  memory: async () => await (await import("./memory.ts")).benchMemory(),
   rerank: async () => await (await import("./start.ts")).benchRerank(),
+  memory: async () => await (await import("./memory.ts")).benchMemory(),
+  gpu: async ({ software, peakTflops }) =>
+    await (await import("./gpu.ts")).benchGpu({ software, ...(peakTflops === undefined ? {} : { peakTflops }) }),
 };
 
 const help = `Runs benchmarks, each against a named baseline in the same run.
 
-Usage: deno task bench [--json] [--slow] [SUITE…]
+Usage: deno task bench [options] [SUITE…]
 
-Suites: ${Object.keys(suites).join(", ")} (all of them where none is named)
---slow: with baselines that take many minutes`;
+Suites: ${Object.keys(suites).join(", ")} (all but gpu where none is named)
 
-const names = Deno.args.filter((argument) => !argument.startsWith("-"));
-const unknown = [
-  ...names.filter((name) => !(name in suites)),
-  ...Deno.args.filter((a) => a.startsWith("-") && !["--json", "--slow", "--help", "-h"].includes(a)),
-];
-if (unknown.length > 0) {
-  print(`unknown: ${unknown.join(", ")}\n\n${help}`);
-  Deno.exit(2);
+  --gpu              the suite gpu: matrix products and decompositions on WebGPU
+  --peak-tflops N    float32 peak of the device, which the products are measured against
+  --software         let the suite gpu measure a software adapter, on small sizes
+  --slow             run baselines that take many minutes
+  --json             print results as JSON`;
+
+/** What the arguments ask for; undefined where they are wrong. */
+function parse(): { readonly names: readonly string[]; readonly flags: Flags; readonly json: boolean } | undefined {
+  try {
+    const { values, positionals } = parseArgs({
+      allowPositionals: true,
+      options: {
+        gpu: { type: "boolean", default: false },
+        software: { type: "boolean", default: false },
+        slow: { type: "boolean", default: false },
+        json: { type: "boolean", default: false },
+        help: { type: "boolean", short: "h", default: false },
+        "peak-tflops": { type: "string" },
+      },
+    });
+    if (values.help) {
+      print(help);
+      Deno.exit(0);
+    }
+    const unknown = positionals.filter((name) => !(name in suites));
+    if (unknown.length > 0) throw new Error(`there is no suite ${unknown.join(", ")}`);
+    const peak = values["peak-tflops"] === undefined ? undefined : Number(values["peak-tflops"]);
+    if (peak !== undefined && !(peak > 0)) throw new Error("--peak-tflops needs a number above 0");
+    const { gpu, software, slow, json } = values;
+    const all = Object.keys(suites).filter((name) => (name === "gpu") === gpu);
+    return {
+      names: positionals.length > 0 ? positionals : all,
+      flags: { gpu, software, slow, peakTflops: peak },
+      json,
+    };
+  } catch (error) {
+    log(0, `bench: ${(error as Error).message}\n\n${help}`);
+    return undefined;
+  }
 }
-if (Deno.args.includes("--help") || Deno.args.includes("-h")) {
-  print(help);
-  Deno.exit(0);
-}
+
+const asked = parse();
+if (asked === undefined) Deno.exit(2);
 const results: BenchResult[] = [];
-for (const name of names.length > 0 ? names : Object.keys(suites)) results.push(...await suites[name]!());
-if (Deno.args.includes("--json")) print(JSON.stringify(results, null, 2));
+for (const name of asked.names) results.push(...await suites[name]!(asked.flags));
+if (asked.json) print(JSON.stringify(results, null, 2));
 else {
   print(table([
     ["what", "seconds", "against", "seconds", "times faster", "note"],

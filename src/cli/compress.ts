@@ -7,7 +7,8 @@ import { recommendedTarget, resolveOptions } from "../compress/options.ts";
 import { writeModelFolder } from "../compress/write_folder.ts";
 import type { CompressCommand } from "../config.ts";
 import { print } from "../log.ts";
-import { openCompressor, showProgress } from "./session.ts";
+import { showProgress } from "./progress.ts";
+import { openCompressor } from "./session.ts";
 import { reportTable } from "./tables.ts";
 
 /** Compresses, writes the folder and prints the report. */
@@ -20,6 +21,7 @@ export async function compress(command: CompressCommand): Promise<void> {
   const report = await writeModelFolder(compressor, options, {
     out: command.out,
     execution: command.execution,
+    cache: command.cache,
     onBegin: (layers) => total = layers,
     onLayer: () => progress(++done / total),
   });

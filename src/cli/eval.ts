@@ -8,8 +8,9 @@ import { type Accuracy, evaluate, type Evaluation } from "../eval/evaluate.ts";
 import { type Example, readSquad } from "../eval/squad.ts";
 import { print } from "../log.ts";
 import { ModelServer } from "../serve/server.ts";
+import { locateModel } from "./locate_model.ts";
 import { DEFAULT_MODEL } from "./model.ts";
-import { showProgress } from "./session.ts";
+import { showProgress } from "./progress.ts";
 import { table } from "./tables.ts";
 
 /** Answers every question twice: by the dense model (generation 1) and by the compressed one (generation 2). */
@@ -17,6 +18,7 @@ export async function evaluateTask(command: EvalCommand): Promise<void> {
   const examples = await readSquad(command.dataset);
   await using server = new ModelServer({
     model: command.model ?? DEFAULT_MODEL,
+    locate: locateModel,
     compression: { mode: "none" },
     device: command.device,
     inference: command.inference,

@@ -8,6 +8,7 @@ import type { StartCommand } from "../config.ts";
 import { TuckerdError } from "../errors.ts";
 import { log } from "../log.ts";
 import { ModelServer } from "../serve/server.ts";
+import { locateModel } from "./locate_model.ts";
 import { DEFAULT_MODEL } from "./model.ts";
 
 /**
@@ -19,6 +20,7 @@ export async function start(command: StartCommand, version: string): Promise<voi
   const { server: settings } = command;
   await using model = new ModelServer({
     model: command.model ?? DEFAULT_MODEL,
+    locate: locateModel,
     compression: command.compression,
     device: command.device,
     inference: command.inference,

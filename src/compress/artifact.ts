@@ -19,17 +19,50 @@ export interface MatrixErrors {
   readonly o: number;
 }
 
+/** Ranks of truncated matrices; null for one that was left as it is. */
+export interface MatrixRanks {
+  readonly q: number | null;
+  readonly k: number | null;
+  readonly v: number | null;
+  readonly o: number | null;
+}
+
+/** One truncated matrix of a feed-forward network. */
+export interface FeedForwardReport {
+  /** `fc_in`, `fc_up` or `fc_out`, with `1.` and so on before it in the further networks of a layer. */
+  readonly name: string;
+  readonly rank: number;
+  readonly parameters: number;
+  /** Of the form that takes fewer numbers. */
+  readonly compressedParameters: number;
+  readonly relativeError: number;
+  /** `factored` as two matrices; `dense` as one, where two would be larger or the whole model was asked for dense. */
+  readonly execution: "factored" | "dense";
+}
+
+/** All feed-forward networks of a model together. */
+export interface FeedForwardTotals {
+  readonly parameters: number;
+  readonly compressedParameters: number;
+  readonly compressionRatio: number;
+}
+
 /** One layer of the report (contract: "The report"). */
 export interface LayerReport {
   readonly layer: number;
   readonly name: string;
   readonly mode: Mode;
+  /** r1, r2, r3; null where the layer's attention has none. */
   readonly ranks: Ranks | null;
+  /** In mode `laser`, where the attention was truncated. */
+  readonly matrixRanks?: MatrixRanks;
   readonly parameters: number;
   readonly compressedParameters: number;
   readonly compressionRatio: number;
   readonly relativeError: number;
   readonly matrixErrors: MatrixErrors;
+  /** Matrices of its feed-forward networks that were truncated; absent where none was. */
+  readonly feedForward?: readonly FeedForwardReport[];
   readonly seconds: number;
 }
 
@@ -58,6 +91,8 @@ export interface CompressionReport {
     readonly compressionRatio: number;
     readonly weightBytes: { readonly before: number; readonly after: number };
     readonly kvBytesPerToken: { readonly before: number; readonly after: number };
+    /** Absent where no feed-forward network was found. The parameters above are those of attention only. */
+    readonly feedForward?: FeedForwardTotals;
     readonly seconds: number;
   };
   readonly layers: readonly LayerReport[];

@@ -5,16 +5,21 @@
  * @module
  */
 import { TextLineStream } from "@std/streams/text_line_stream.js";
-import { extractWeights, findAttention, type FoundAttention } from "../attention/mod.ts";
+import { extractFeedForward, type FeedForwardMatrixName, findFeedForward } from "../attention/feed_forward/mod.ts";
+import { extractWeights, findAttention, type FoundAttention, MATRICES } from "../attention/mod.ts";
 import { TuckerdError } from "../errors.ts";
 import { log } from "../log.ts";
 import { loadModel, type OnnxModel } from "../onnx/model.ts";
-import { decomposeLayer, hosvd, modeTables } from "../tucker/mod.ts";
-import { encodeFactorFile, writeAtomically } from "./factor_file.ts";
+import { decomposeLayer, type DenseMatrix, hosvd, truncatedSvd } from "../tucker/mod.ts";
+import { encodeFactorFile, type FactorFile, writeAtomically } from "./factor_file.ts";
 import { toFactorFile } from "./layer_file.ts";
-import { ChildCommand, type ChildEvent, type LayerTask, type SpectrumTask } from "./layer_task.ts";
+import { ChildCommand, type ChildEvent, type MatrixTask, type SingularValuesTask, type Task } from "./layer_task.ts";
+import { feedForwardMatrix } from "./matrices.ts";
+import { toMatrixFile, toSingularValuesFile } from "./matrix_file.ts";
+import { tablesOfModes } from "./mode_tables.ts";
 import { OpsSource } from "./ops_source.ts";
 import { toSpectrumFile } from "./spectrum_file.ts";
+import { attentionMatrix, singularValues, truncateAttention } from "./truncate.ts";
 
 /** Weights are loaded at the first command and kept for the next: re-ranks come in rows. */
 interface Loaded {
@@ -35,24 +40,49 @@ function blockOf({ found }: Loaded, layer: number): FoundAttention["blocks"][num
   return block;
 }
 
-async function decompose(loaded: Loaded, task: LayerTask, source: OpsSource): Promise<Uint8Array> {
+/** The file that a task asks for. */
+async function perform(loaded: Loaded, task: Task, source: OpsSource): Promise<FactorFile> {
   const block = blockOf(loaded, task.layer);
-  const { weights } = extractWeights(loaded.model, block);
-  const { value, ops } = await source.use((ops) =>
-    decomposeLayer(weights, { ...task, where: { layer: block.layer, name: block.name } }, ops)
-  );
-  return encodeFactorFile(toFactorFile({ decomposition: value, ...ops }));
+  const where = { layer: block.layer, name: block.name };
+  switch (task.task) {
+    case "layer": {
+      const { weights } = extractWeights(loaded.model, block);
+      const { value, ops } = await source.use((ops) =>
+        task.matrixRanks === undefined
+          ? decomposeLayer(weights, { ...task, where }, ops)
+          : truncateAttention(weights, { ranks: task.matrixRanks, where }, ops)
+      );
+      return toFactorFile({ decomposition: value, ...ops });
+    }
+    case "matrix": {
+      const started = performance.now();
+      const matrix = matrixOf(loaded, task);
+      const { value, ops } = await source.use((ops) =>
+        truncatedSvd(matrix, { rank: task.rank, where: { ...where, matrix: task.matrix } }, ops)
+      );
+      return toMatrixFile({ ...value, ...ops, seconds: (performance.now() - started) / 1000 });
+    }
+    case "spectrum": {
+      const { weights } = extractWeights(loaded.model, block);
+      const { value: { layer, modes } } = await source.use(async (ops) => ({
+        layer: await hosvd(weights, { layout: task.layout, balance: task.balance, where }, ops),
+        modes: task.allModes ? await tablesOfModes(weights, { ...task, where }, ops) : undefined,
+      }));
+      return toSpectrumFile(layer, modes);
+    }
+    case "singular-values": {
+      const place = `layer ${block.layer} (${block.name}), ${task.matrix}`;
+      return toSingularValuesFile(await singularValues(matrixOf(loaded, task), place));
+    }
+  }
 }
 
-async function spectrum(loaded: Loaded, task: SpectrumTask, source: OpsSource): Promise<Uint8Array> {
-  const block = blockOf(loaded, task.layer);
-  const { weights } = extractWeights(loaded.model, block);
-  const options = { layout: task.layout, balance: task.balance, where: { layer: block.layer, name: block.name } };
-  const { value: { layer, modes } } = await source.use(async (ops) => ({
-    layer: await hosvd(weights, options, ops),
-    modes: task.allModes ? await modeTables(weights, options, ops) : undefined,
-  }));
-  return encodeFactorFile(toSpectrumFile(layer, modes));
+function matrixOf(loaded: Loaded, { layer, index, matrix }: MatrixTask | SingularValuesTask): DenseMatrix {
+  const name = MATRICES.find((name) => name === matrix);
+  if (name !== undefined) return attentionMatrix(extractWeights(loaded.model, blockOf(loaded, layer)).weights, name);
+  const place = { layer, index, matrix: matrix as FeedForwardMatrixName };
+  const { rows, columns } = feedForwardMatrix(findFeedForward(loaded.model), place);
+  return { data: extractFeedForward(loaded.model, place), shape: [rows, columns] };
 }
 
 async function serve(graphPath: string): Promise<void> {
@@ -69,10 +99,8 @@ async function serve(graphPath: string): Promise<void> {
       }
       await source.open(command.device);
       for (const [index, file] of command.files.entries()) {
-        const bytes = command.command === "decompose"
-          ? await decompose(loaded, command.tasks[index]!, source)
-          : await spectrum(loaded, command.tasks[index]!, source);
-        await writeAtomically(file, bytes);
+        const result = await perform(loaded, command.tasks[index]!, source);
+        await writeAtomically(file, encodeFactorFile(result));
         tell({ event: "task", id: command.id, index });
       }
       tell({ event: "done", id: command.id });

@@ -1,88 +1,150 @@
 /**
- * From each layer's plan to its task: ranks that are given stay, the others are chosen from the layers' error tables.
+ * From each layer's plan to its tasks: ranks that are given stay, the others are chosen from error tables and singular values.
  *
  * @module
  */
+import type { FeedForwardMatrixName } from "../attention/feed_forward/types.ts";
+import { MATRICES, type MatrixName } from "../attention/types.ts";
 import {
   chooseMode,
   type ModeTables,
   type RankChoice,
   ranksForEnergy,
+  ranksForGlobalEnergy,
   ranksForGlobalRatio,
   ranksForRatio,
 } from "../tucker/mod.ts";
-import type { LayerTask } from "./layer_task.ts";
-import type { CompressionOptions, CompressionTarget } from "./options.ts";
+import { rankByEnergy, rankBySize, type RankedMatrix, ranksTogether } from "./laser_ranks.ts";
+import type { LayerTask, MatrixTask } from "./layer_task.ts";
+import { isAttentionMatrix, type LayerMatrix, storedShape } from "./matrices.ts";
+import type { CompressionOptions } from "./options.ts";
 import { type LayerPlan, tensorShape } from "./plan.ts";
-import { TuckerdError } from "../errors.ts";
 import type { LayerSpectrum } from "./spectrum_file.ts";
 
-/** Gives the spectra of layers, with the error tables of all modes if `allModes`. */
-export type SpectrumSource = (layers: readonly number[], allModes: boolean) => Promise<readonly LayerSpectrum[]>;
+/** Gives what ranks are chosen from. */
+export interface SpectrumSource {
+  /** Spectra of layers, with the error tables of all modes if `allModes`. */
+  layers(layers: readonly number[], allModes: boolean): Promise<readonly LayerSpectrum[]>;
+  /** Singular values of single matrices. */
+  matrices(matrices: readonly LayerMatrix[]): Promise<readonly ArrayLike<number>[]>;
+}
 
-type Choice = Pick<LayerTask, "mode" | "ranks" | "rank">;
-type FreeTarget = Exclude<CompressionTarget, { kind: "ranks" }>;
+/** What is to be decomposed. */
+export interface ChosenTasks {
+  readonly layers: readonly LayerTask[];
+  readonly matrices: readonly MatrixTask[];
+}
+
+type Choice = Pick<LayerTask, "mode" | "ranks" | "matrixRanks">;
+type Target = NonNullable<LayerPlan["target"]>;
 /** A layer whose ranks are to be chosen. */
 interface FreePlan extends LayerPlan {
-  readonly target: FreeTarget;
+  readonly target: Exclude<Target, { readonly kind: "ranks" }>;
 }
 
 /**
- * One task for each layer that is decomposed. Tables are asked for only where ranks have to be chosen.
+ * The tasks of all layers. Tables and singular values are asked for only where ranks have to be chosen.
  *
  * @throws TuckerdError `invalid` where no ranks reach the target
  */
-export async function chooseLayerTasks(
+export async function chooseTasks(
   plans: readonly LayerPlan[],
   options: CompressionOptions,
   spectra: SpectrumSource,
-): Promise<LayerTask[]> {
+): Promise<ChosenTasks> {
   const free = plans.filter((plan): plan is FreePlan => plan.target !== undefined && plan.target.kind !== "ranks");
   const chosen = await chooseFree(free, options, spectra);
+  const truncated = await rankMatrices(plans.flatMap((plan) => plan.truncated), options, spectra);
   const { layout, balance } = options;
-  return plans.flatMap((plan): LayerTask[] => {
-    const { block, mode, target } = plan;
-    if (target === undefined) return [];
-    const choice = target.kind === "ranks" ? given(plan, target.ranks) : chosen.get(block.layer);
-    if (choice === undefined) throw new TypeError(`layer ${block.layer} (${mode}) got no ranks`);
-    return [{ layer: block.layer, layout, balance, ...choice }];
+  const layers = plans.flatMap((plan): LayerTask[] => {
+    const { layer } = plan.block;
+    const choice = plan.target?.kind === "ranks"
+      ? given(plan, plan.target.ranks, options)
+      : chosen.get(layer) ?? attentionTruncation(truncated, layer);
+    return choice === undefined ? [] : [{ task: "layer", layer, layout, balance, ...choice }];
   });
+  return { layers, matrices: truncated.flatMap(feedForwardTask) };
 }
 
-function given({ block, mode }: LayerPlan, ranks: readonly [number, number, number]): Choice {
-  if (mode === "4d-tucker" || mode === "3d-tucker") return { mode, ranks: [...ranks] };
-  throw new TuckerdError(
-    "invalid",
-    `layer ${block.layer}: mode "${mode}" doesn't take ranks r1,r2,r3; give an energy or a compression ratio`,
-  );
+/** Ranks that the user gave; `4d-tucker-laser` is `4d-tucker` as far as attention goes. */
+function given({ mode }: LayerPlan, ranks: RankChoice["ranks"], { matrices }: CompressionOptions): Choice {
+  if (mode !== "3d-tucker") return tucker({ ranks });
+  return { mode, ranks: [...ranks], ...(matrices === undefined ? {} : { matrices }) };
 }
 
 async function chooseFree(
   plans: readonly FreePlan[],
-  { mode, target, budget }: CompressionOptions,
+  { mode, target, budget, matrices }: CompressionOptions,
   spectra: SpectrumSource,
 ): Promise<ReadonlyMap<number, Choice>> {
   if (plans.length === 0) return new Map();
-  const tables = await spectra(plans.map(({ block }) => block.layer), mode !== "4d-tucker");
-  if (mode === "4d-tucker" && budget === "global" && target.kind === "ratio") {
-    const layers = plans.map(({ block }, i) => ({ errors: tables[i]!.errors, shape: tensorShape(block) }));
-    return new Map(
-      ranksForGlobalRatio(layers, target.ratio).map((choice, i) => [plans[i]!.block.layer, tucker(choice)]),
-    );
+  const alone = mode === "3d-tucker" || mode === "auto";
+  const tables = await spectra.layers(plans.map(({ block }) => block.layer), alone);
+  const byLayer = (choices: readonly Choice[]): Map<number, Choice> =>
+    new Map(choices.map((choice, i) => [plans[i]!.block.layer, choice]));
+  if (alone) {
+    const subset = mode === "auto" || matrices === undefined ? {} : { matrices };
+    return byLayer(plans.map((plan, i) => ({ ...chooseOwnFactors(plan, tables[i]!), ...subset })));
   }
-  return new Map(plans.map((plan, i) => [plan.block.layer, chooseOne(plan, tables[i]!)]));
+  const layers = plans.map(({ block }, i) => ({ errors: tables[i]!.errors, shape: tensorShape(block) }));
+  if (budget === "global") {
+    const choices = target.kind === "energy"
+      ? ranksForGlobalEnergy(layers, target.energy)
+      : ranksForGlobalRatio(layers, (target as { ratio: number }).ratio);
+    return byLayer(choices.map(tucker));
+  }
+  return byLayer(plans.map(({ target }, i) =>
+    tucker(
+      target.kind === "energy" ? ranksForEnergy(layers[i]!, target.energy) : ranksForRatio(layers[i]!, target.ratio),
+    )
+  ));
 }
 
-function chooseOne({ block, mode, target }: FreePlan, { errors, modes }: LayerSpectrum): Choice {
-  if (mode === "4d-tucker") {
-    const layer = { errors, shape: tensorShape(block) };
-    return tucker(target.kind === "energy" ? ranksForEnergy(layer, target.energy) : ranksForRatio(layer, target.ratio));
-  }
+/** Modes `3d-tucker` and `auto`, whose tables are those of all modes. */
+function chooseOwnFactors({ block, mode, target }: FreePlan, { errors, modes }: LayerSpectrum): Choice {
   const tables: ModeTables = { shape: tensorShape(block), tucker4: errors, ...modes! };
-  const { mode: best, ranks, rank } = chooseMode(tables, target, mode === "auto" ? undefined : [mode]);
-  return { mode: best, ...(ranks === undefined ? {} : { ranks: [...ranks] }), ...(rank === undefined ? {} : { rank }) };
+  const best = chooseMode(tables, target, mode === "auto" ? undefined : ["3d-tucker"]);
+  if (best.ranks !== undefined) return { mode: best.mode, ranks: [...best.ranks] };
+  const matrixRanks = MATRICES.map((name): [MatrixName, number] => [
+    name,
+    Math.min(best.rank!, ...storedShape(block, name)),
+  ]);
+  return { mode: best.mode, matrixRanks: Object.fromEntries(matrixRanks) };
 }
 
-function tucker({ ranks }: RankChoice): Choice {
+async function rankMatrices(
+  matrices: readonly LayerMatrix[],
+  { laser, budget }: CompressionOptions,
+  spectra: SpectrumSource,
+): Promise<readonly RankedMatrix[]> {
+  if (laser === undefined || matrices.length === 0) return [];
+  const { target } = laser;
+  const together = budget === "global" && target.kind !== "rate";
+  if (target.kind !== "energy" && !together) {
+    return matrices.map((matrix) => ({ matrix, rank: rankBySize(matrix, target) }));
+  }
+  const values = await spectra.matrices(matrices);
+  if (together) return ranksTogether(matrices.map((matrix, i) => ({ matrix, values: values[i]! })), target);
+  if (target.kind !== "energy") throw new TypeError("ranks by size were handled above");
+  return matrices.map((matrix, i) => {
+    const rank = Math.min(rankByEnergy(values[i]!, target.energy), ...matrix.shape);
+    return { matrix, rank };
+  });
+}
+
+/** The truncated attention matrices of a layer, as one task. */
+function attentionTruncation(truncated: readonly RankedMatrix[], layer: number): Choice | undefined {
+  const own = truncated.filter(({ matrix }) => matrix.layer === layer && isAttentionMatrix(matrix.matrix));
+  if (own.length === 0) return undefined;
+  return { mode: "laser", matrixRanks: Object.fromEntries(own.map(({ matrix, rank }) => [matrix.matrix, rank])) };
+}
+
+function feedForwardTask({ matrix: { layer, index, matrix }, rank }: RankedMatrix): MatrixTask[] {
+  if (isAttentionMatrix(matrix)) return [];
+  const name: FeedForwardMatrixName = matrix;
+  return [{ task: "matrix", layer, index, matrix: name, rank }];
+}
+
+function tucker({ ranks }: Pick<RankChoice, "ranks">): Choice {
   return { mode: "4d-tucker", ranks: [...ranks] };
 }

@@ -4,65 +4,44 @@
  *
  * @module
  */
-import {
-  type AttentionBlock,
-  type BlockForm,
-  chooseForm,
-  extractWeights,
-  type FactorSlot,
-  findAttention,
-  type FoundAttention,
-  rewriteDense,
-  rewriteFactored,
-  structureKey,
-} from "../attention/mod.ts";
-import type { AttentionWeights, MatrixName } from "../attention/types.ts";
+import { type FeedForwardBlock, findFeedForward } from "../attention/feed_forward/mod.ts";
+import { type AttentionBlock, findAttention, type FoundAttention } from "../attention/mod.ts";
 import { TuckerdError } from "../errors.ts";
-import { encodeModel, loadModel, type OnnxModel } from "../onnx/model.ts";
-import { foldFactors, reconstruct } from "../tucker/mod.ts";
-import type { LayerFactors } from "../tucker/types.ts";
-import type { CompressedModel, CompressionReport, FactorTensor, GraphSource } from "./artifact.ts";
-import { chooseLayerTasks } from "./choose.ts";
-import type { Decomposer, DecomposerCommand } from "./decomposer.ts";
-import type { FactorFile } from "./factor_file.ts";
+import { loadModel, type OnnxModel } from "../onnx/model.ts";
+import type { CompressedModel, CompressionReport } from "./artifact.ts";
+import { chooseTasks, type ChosenTasks, type SpectrumSource } from "./choose.ts";
+import { type CompressedLayer, type CompressedMatrix, compressedMatrix, type Decomposed } from "./decomposed.ts";
+import { type CacheKind, GraphMaker, type WrittenGraph } from "./graphs.ts";
 import { fromFactorFile, type StoredLayer } from "./layer_file.ts";
-import { type Device, type LayerTask, type SpectrumTask, taskKey } from "./layer_task.ts";
+import type { LayerTask, MatrixTask, SingularValuesTask, SpectrumTask } from "./layer_task.ts";
+import { fromMatrixFile, fromSingularValuesFile, type StoredMatrix } from "./matrix_file.ts";
 import { digestFiles, type ModelFolder } from "./model_folder.ts";
 import type { CompressionOptions } from "./options.ts";
 import { type LayerPlan, planLayers } from "./plan.ts";
-import { makeReport, type ReportSources } from "./report.ts";
 import { type CompressionPreview, previewOf } from "./preview.ts";
+import { LayerProgress } from "./progress.ts";
+import { makeReport, type ReportSources } from "./report.ts";
 import { fromSpectrumFile, type LayerSpectrum } from "./spectrum_file.ts";
-import type { FactorStore } from "./store.ts";
-import { externalFiles } from "./weight_files.ts";
+import { TaskRunner, type TaskRunnerOptions } from "./task_runner.ts";
+import { externalFiles, graphSource } from "./weight_files.ts";
 
 /** What a compressor works with. */
-export interface CompressorOptions {
-  readonly device: Device;
-  readonly store: FactorStore;
-  readonly decomposer: Decomposer;
-}
-
-/** A layer that was decomposed. */
-export interface LayerDone {
-  readonly layer: number;
-  readonly name: string;
-  readonly relativeError: number;
-}
+export type CompressorOptions = TaskRunnerOptions;
 
 /** How one compression runs. */
 export interface CompressRun {
   readonly signal?: AbortSignal;
-  /** Called once, with the number of layers that will be decomposed. */
+  /** Called once, with the number of layers in which something will be decomposed. */
   readonly onBegin?: (layers: number) => void;
   readonly onLayer?: (done: LayerDone) => void;
 }
 
-/** One layer with its decomposition. */
-export interface CompressedLayer {
-  readonly block: AttentionBlock;
-  readonly task: LayerTask;
-  readonly stored: StoredLayer;
+/** A layer in which everything is decomposed. */
+export interface LayerDone {
+  readonly layer: number;
+  readonly name: string;
+  /** Of its attention; where only feed-forward matrices are truncated, the largest of theirs. */
+  readonly relativeError: number;
 }
 
 /** One layer with its spectrum. */
@@ -71,25 +50,14 @@ export interface SpectrumOfLayer {
   readonly spectrum: LayerSpectrum;
 }
 
-/** A rewritten graph that takes its factors as inputs. */
-interface FactoredGraph {
-  readonly model: OnnxModel;
-  readonly source: GraphSource;
-  readonly slots: readonly FactorSlot[];
-}
-
-interface RunnableGraph extends Pick<CompressedModel, "structure" | "graph" | "feeds"> {
-  readonly model: OnnxModel;
-}
-
 /** Compresses one model at any ranks. */
 export class Compressor {
   readonly folder: ModelFolder;
   readonly #model: OnnxModel;
   readonly #found: FoundAttention;
-  readonly #digest: string;
-  readonly #options: CompressorOptions;
-  readonly #graphs = new Map<string, FactoredGraph>();
+  readonly #feedForward: readonly FeedForwardBlock[];
+  readonly #runner: TaskRunner;
+  readonly #graphs: GraphMaker;
 
   private constructor(
     folder: ModelFolder,
@@ -99,8 +67,9 @@ export class Compressor {
     this.folder = folder;
     this.#model = loaded.model;
     this.#found = loaded.found;
-    this.#digest = loaded.digest;
-    this.#options = options;
+    this.#feedForward = findFeedForward(loaded.model);
+    this.#runner = new TaskRunner(loaded.digest, options);
+    this.#graphs = new GraphMaker(loaded.model, (model) => graphSource(model, () => options.store.scratchFolder()));
   }
 
   /**
@@ -129,13 +98,18 @@ export class Compressor {
     return this.#found.blocks;
   }
 
+  /** The feed-forward networks, by layer. */
+  get feedForward(): readonly FeedForwardBlock[] {
+    return this.#feedForward;
+  }
+
   /**
    * Plans a compression without running it, to refuse early what can't be met.
    *
    * @throws TuckerdError `invalid`
    */
   plan(options: CompressionOptions): readonly LayerPlan[] {
-    return planLayers(this.blocks, options);
+    return planLayers(this.blocks, this.#feedForward, options);
   }
 
   /**
@@ -146,183 +120,142 @@ export class Compressor {
    */
   async compress(options: CompressionOptions, run: CompressRun = {}): Promise<CompressedModel> {
     const started = performance.now();
-    const layers = await this.decompose(options, run);
-    const execution = options.layout === "reference" && layers.length > 0 ? "dense" : "factored";
-    const { model, structure, graph, feeds } = execution === "dense"
-      ? await this.#dense(layers)
-      : this.#factored(layers);
+    const decomposed = await this.decompose(options, run);
+    const execution = options.layout === "reference" && decomposed.layers.length > 0 ? "dense" : "factored";
+    const { structure, graph, feeds, ...written } = execution === "dense"
+      ? await this.#graphs.servingDense(decomposed)
+      : await this.#graphs.serving(decomposed);
     const seconds = (performance.now() - started) / 1000;
-    const report = this.report({ options, layers, execution, rewritten: model, feeds, seconds });
+    const report = this.report({ options, decomposed, execution, written, feeds, seconds });
     return { report, structure, graph, feeds };
   }
 
-  /** Decomposes what the options ask for; layers in the store are read from it. */
-  async decompose(options: CompressionOptions, run: CompressRun = {}): Promise<readonly CompressedLayer[]> {
-    const tasks = await this.#tasks(options, run.signal);
-    run.onBegin?.(tasks.length);
-    const stored = await this.#stored(tasks, run);
-    return tasks.map((task, i) => ({ block: this.#block(task.layer), task, stored: stored[i]! }));
+  /** Decomposes what the options ask for; what is in the store is read from it. */
+  async decompose(options: CompressionOptions, run: CompressRun = {}): Promise<Decomposed> {
+    const { layers, matrices } = await this.#tasks(this.plan(options), options, run.signal);
+    const tasks = this.blocks.flatMap(({ layer }): (LayerTask | MatrixTask)[] => [
+      ...layers.filter((task) => task.layer === layer),
+      ...matrices.filter((task) => task.layer === layer),
+    ]);
+    const progress = new LayerProgress(
+      tasks,
+      (layer, relativeError) => run.onLayer?.({ layer, name: this.blocks[layer]!.name, relativeError }),
+    );
+    run.onBegin?.(progress.layers);
+    const results = await this.#runner.run(tasks, {
+      signal: run.signal,
+      decode: (task, file, where): Result =>
+        task.task === "layer"
+          ? { kind: "layer", task, stored: fromFactorFile(file, where) }
+          : { kind: "matrix", task, stored: fromMatrixFile(file, where) },
+      onResult: (task, result) =>
+        progress.done(
+          task,
+          result.kind === "layer" ? result.stored.decomposition.relativeError : result.stored.relativeError,
+        ),
+    });
+    return {
+      layers: results.flatMap((result): CompressedLayer[] =>
+        result.kind === "layer"
+          ? [{ block: this.blocks[result.task.layer]!, task: result.task, stored: result.stored }]
+          : []
+      ),
+      matrices: results.flatMap((result): CompressedMatrix[] =>
+        result.kind === "matrix" ? [compressedMatrix(this.#feedForward, result.task, result.stored)] : []
+      ),
+    };
   }
 
   /** The graph with factors as initializers: a file that any ONNX Runtime runs. */
-  withFactors(layers: readonly CompressedLayer[]): OnnxModel {
-    const folded = new Map<string, FactorTensor>();
-    const { slots } = rewriteFactored(this.#model, formsOf(layers), { factors: "inputs" });
-    for (const layer of layers) this.#fold(layer, slots).forEach((tensor, name) => folded.set(name, tensor));
-    return rewriteFactored(this.#model, formsOf(layers), {
-      factors: "initializers",
-      tensors: (slot) => folded.get(slot.name)!,
-    }).model;
+  async withFactors(decomposed: Decomposed, cache: CacheKind): Promise<WrittenGraph> {
+    return await this.#graphs.withFactors(decomposed, cache);
   }
 
-  /** The graph with dense reconstructions in place of the decomposed layers' weights. */
-  async withReconstructions(layers: readonly CompressedLayer[]): Promise<OnnxModel> {
-    const weights = new Map<number, AttentionWeights>();
-    for (const { block, stored, task } of layers) {
-      const original = extractWeights(this.#model, block).weights;
-      weights.set(block.layer, await reconstruct(stored.decomposition.factors, original, task.layout));
-    }
-    return rewriteDense(this.#model, weights);
+  /** The graph with dense reconstructions in place of the decomposed weights. */
+  async withReconstructions(decomposed: Decomposed): Promise<WrittenGraph> {
+    return await this.#graphs.withReconstructions(decomposed);
   }
 
   /** The report of a compression of this model. */
-  report(sources: Omit<ReportSources, "folder" | "found" | "original">): CompressionReport {
-    return makeReport({ ...sources, folder: this.folder, found: this.#found, original: this.#model });
-  }
-
-  #factored(layers: readonly CompressedLayer[]): RunnableGraph {
-    const forms = formsOf(layers);
-    const structure = structureKey(forms);
-    let graph = this.#graphs.get(structure);
-    if (graph === undefined) {
-      const { model, slots } = rewriteFactored(this.#model, forms, { factors: "inputs" });
-      graph = { model, slots, source: this.#sourceOf(model) };
-      this.#graphs.set(structure, graph);
-    }
-    const feeds: Record<string, FactorTensor> = {};
-    for (const layer of layers) this.#fold(layer, graph.slots).forEach((tensor, name) => feeds[name] = tensor);
-    return { model: graph.model, structure, graph: graph.source, feeds };
-  }
-
-  /** Dense weights are part of the graph, so every reconstruction is a structure of its own. */
-  async #dense(layers: readonly CompressedLayer[]): Promise<RunnableGraph> {
-    const model = await this.withReconstructions(layers);
-    return { model, structure: `dense ${crypto.randomUUID()}`, graph: this.#sourceOf(model), feeds: {} };
-  }
-
-  #fold({ block, stored }: CompressedLayer, slots: readonly FactorSlot[]): Map<string, FactorTensor> {
-    const { factors } = stored.decomposition;
-    const { weights, biases } = extractWeights(this.#model, block);
-    const own = slots.filter((slot) => slot.layer === block.layer);
-    return foldFactors(factors, biases, weights, formOf(block, factors), own);
-  }
-
-  #sourceOf(model: OnnxModel): GraphSource {
-    return { bytes: encodeModel(model) };
-  }
-
-  #block(layer: number): AttentionBlock {
-    return this.blocks[layer]!;
-  }
-
-  /** Decomposed layers from the store, those that it lacks through the child process. */
-  async #stored(tasks: readonly LayerTask[], run: Omit<CompressRun, "onBegin">): Promise<readonly StoredLayer[]> {
-    return await this.#results("decompose", tasks, {
-      ...run,
-      decode: fromFactorFile,
-      onResult: (task, { decomposition: { relativeError } }) =>
-        run.onLayer?.({ layer: task.layer, name: this.#block(task.layer).name, relativeError }),
+  report(sources: Omit<ReportSources, "folder" | "found" | "feedForward" | "original">): CompressionReport {
+    const { folder } = this;
+    return makeReport({
+      ...sources,
+      folder,
+      found: this.#found,
+      feedForward: this.#feedForward,
+      original: this.#model,
     });
   }
 
-  /** What ranks would cost and lose, without decomposing: from each layer's HOSVD, an upper bound that HOOI comes in under. */
+  /**
+   * What a compression would cost and lose, without decomposing: by each layer's HOSVD an upper bound that HOOI comes in under, by
+   * singular values the very error.
+   *
+   * @throws TuckerdError `invalid`
+   */
   async preview(options: CompressionOptions): Promise<CompressionPreview> {
     const plans = this.plan(options);
-    const spectra = await this.#spectra(plans.map(({ block }) => block.layer), { ...options, allModes: false });
-    return previewOf(plans, await this.#tasks(options), spectra);
+    const tasks = await this.#tasks(plans, options);
+    const source = this.#spectrumSource(options);
+    const tensors = tasks.layers.filter(({ matrixRanks }) => matrixRanks === undefined);
+    const ownFactors = tensors.some(({ mode }) => mode === "3d-tucker");
+    const spectra = await source.layers(tensors.map(({ layer }) => layer), ownFactors);
+    return await previewOf({
+      plans,
+      tasks,
+      feedForward: this.#feedForward,
+      spectra: new Map(tensors.map(({ layer }, i) => [layer, spectra[i]!])),
+      singularValues: source.matrices,
+    });
   }
 
   /** Singular values of every layer's tensor. */
   async spectrum(options: Pick<CompressionOptions, "layout" | "balance">): Promise<readonly SpectrumOfLayer[]> {
-    const spectra = await this.#spectra(this.blocks.map((block) => block.layer), { ...options, allModes: false });
+    const spectra = await this.#spectrumSource({ ...options, matrices: undefined })
+      .layers(this.blocks.map((block) => block.layer), false);
     return this.blocks.map((block, i) => ({ block, spectrum: spectra[i]! }));
   }
 
-  async #tasks(options: CompressionOptions, signal?: AbortSignal): Promise<readonly LayerTask[]> {
-    return await chooseLayerTasks(
-      this.plan(options),
-      options,
-      (layers, allModes) => this.#spectra(layers, { ...options, allModes }, signal),
-    );
-  }
-
-  async #spectra(
-    layers: readonly number[],
-    { layout, balance, allModes }: Omit<SpectrumTask, "layer">,
+  async #tasks(
+    plans: readonly LayerPlan[],
+    options: CompressionOptions,
     signal?: AbortSignal,
-  ): Promise<readonly LayerSpectrum[]> {
-    const tasks = layers.map((layer): SpectrumTask => ({ layer, layout, balance, allModes }));
-    return await this.#results("spectrum", tasks, {
-      ...(signal === undefined ? {} : { signal }),
-      decode: fromSpectrumFile,
-    });
+  ): Promise<ChosenTasks> {
+    return await chooseTasks(plans, options, this.#spectrumSource(options, signal));
   }
 
-  /** Reads each task's result; what isn't in the store is computed first. */
-  async #results<T extends LayerTask | SpectrumTask, R>(
-    command: "decompose" | "spectrum",
-    tasks: readonly T[],
-    { signal, decode, onResult }: {
-      readonly signal?: AbortSignal;
-      readonly decode: (file: FactorFile, where: string) => R;
-      readonly onResult?: (task: T, result: R) => void;
-    },
-  ): Promise<readonly R[]> {
-    const { store, decomposer, device } = this.#options;
-    const keys = tasks.map((task) => taskKey(this.#digest, device, task));
-    const results = new Map<number, R>();
-    const read = async (index: number): Promise<boolean> => {
-      const file = await store.read(keys[index]!);
-      if (file === undefined) return false;
-      const result = decode(file, store.path(keys[index]!));
-      results.set(index, result);
-      onResult?.(tasks[index]!, result);
-      return true;
+  #spectrumSource(
+    { layout, balance, matrices: subset }: Pick<CompressionOptions, "layout" | "balance" | "matrices">,
+    signal?: AbortSignal,
+  ): SpectrumSource {
+    return {
+      layers: (layers, allModes) =>
+        this.#runner.run(
+          layers.map((layer): SpectrumTask => ({
+            task: "spectrum",
+            layer,
+            layout,
+            balance,
+            allModes,
+            ...(subset === undefined || !allModes ? {} : { matrices: subset }),
+          })),
+          { decode: (_task, file, where) => fromSpectrumFile(file, where), signal },
+        ),
+      matrices: (matrices) =>
+        this.#runner.run(
+          matrices.map(({ layer, index, matrix }): SingularValuesTask => ({
+            task: "singular-values",
+            layer,
+            index,
+            matrix,
+          })),
+          { decode: (_task, file, where) => fromSingularValuesFile(file, where), signal },
+        ),
     };
-    const missing: number[] = [];
-    for (const index of tasks.keys()) if (!await read(index)) missing.push(index);
-    if (missing.length > 0) {
-      const reads: Promise<boolean>[] = [];
-      await decomposer.run({
-        command,
-        device,
-        tasks: missing.map((index) => tasks[index]!),
-        files: missing.map((index) => store.path(keys[index]!)),
-      } as DecomposerCommand, {
-        ...(signal === undefined ? {} : { signal }),
-        onTask: (done) => reads.push(read(missing[done]!)),
-      });
-      await Promise.all(reads);
-    }
-    return tasks.map((task, index) => {
-      const result = results.get(index);
-      if (result === undefined) {
-        throw new TuckerdError(
-          "failed",
-          `the decomposition of layer ${task.layer} was not in the store after it was written`,
-        );
-      }
-      return result;
-    });
   }
 }
 
-function formsOf(layers: readonly CompressedLayer[]): ReadonlyMap<number, BlockForm> {
-  return new Map(layers.map(({ block, stored }) => [block.layer, formOf(block, stored.decomposition.factors)]));
-}
-
-/** How a block runs with these factors. */
-function formOf(block: AttentionBlock, factors: LayerFactors): BlockForm {
-  if (factors.kind === "tucker4") return chooseForm(block, factors.kind, { r3: factors.factors.ranks[2] });
-  return chooseForm(block, factors.kind, { matrices: Object.keys(factors.matrices) as MatrixName[] });
-}
+type Result =
+  | { readonly kind: "layer"; readonly task: LayerTask; readonly stored: StoredLayer }
+  | { readonly kind: "matrix"; readonly task: MatrixTask; readonly stored: StoredMatrix };

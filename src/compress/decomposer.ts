@@ -10,9 +10,7 @@ import { log } from "../log.ts";
 import { type ChildCommand, ChildEvent } from "./layer_task.ts";
 
 /** A command without its number, which the decomposer gives. */
-export type DecomposerCommand = ChildCommand extends infer Command
-  ? Command extends { id: number } ? Omit<Command, "id"> : never
-  : never;
+export type DecomposerCommand = Omit<ChildCommand, "id">;
 
 /** How long a child without work is kept: long enough for an engineer who turns ranks, short enough to give memory back. */
 const defaultIdleSeconds = 60;

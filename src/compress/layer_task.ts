@@ -1,38 +1,77 @@
 /**
- * One layer's decomposition as a task: what the child process is asked, and what names its result in the store.
+ * What the child process is asked: tasks, each of which makes one file of the store, and what names that file.
  *
  * @module
  */
 import { z } from "zod";
+import { FEED_FORWARD_MATRICES } from "../attention/feed_forward/types.ts";
 import { MATRICES } from "../attention/types.ts";
 import { digestText } from "./model_folder.ts";
 
 /** Raised whenever the same task may give other numbers, so that older cached factors are not used. */
-export const ALGORITHM_VERSION = 1;
+export const ALGORITHM_VERSION = 2;
 
-/** One layer's decomposition. */
+const layer = z.int().nonnegative();
+const layout = z.enum(["heads", "reference"]);
+
+/** One layer's attention, decomposed. */
 export const LayerTask = z.object({
-  layer: z.int().nonnegative(),
+  task: z.literal("layer"),
+  layer,
   mode: z.enum(["4d-tucker", "3d-tucker", "laser"]),
-  layout: z.enum(["heads", "reference"]),
+  layout,
   balance: z.boolean(),
+  /** Of the Tucker modes. */
   ranks: z.tuple([z.int(), z.int(), z.int()]).optional(),
-  rank: z.int().optional(),
-  matrices: z.array(z.enum(MATRICES)).optional(),
+  /** Of mode `laser`: only the matrices named are truncated. */
+  matrixRanks: z.partialRecord(z.enum(MATRICES), z.int()).optional(),
+  /** What mode `3d-tucker` decomposes; all four by default. */
+  matrices: z.array(z.enum(MATRICES)).readonly().optional(),
 });
-/** One layer's decomposition. */
+/** One layer's attention, decomposed. */
 export type LayerTask = z.infer<typeof LayerTask>;
+
+/** One matrix of a feed-forward network, truncated. */
+export const MatrixTask = z.object({
+  task: z.literal("matrix"),
+  layer,
+  /** Which network of the layer. */
+  index: z.int().nonnegative(),
+  matrix: z.enum(FEED_FORWARD_MATRICES),
+  rank: z.int(),
+});
+/** One matrix of a feed-forward network, truncated. */
+export type MatrixTask = z.infer<typeof MatrixTask>;
 
 /** One layer's full HOSVD: singular values and the error of every choice of ranks. */
 export const SpectrumTask = z.object({
-  layer: z.int().nonnegative(),
-  layout: z.enum(["heads", "reference"]),
+  task: z.literal("spectrum"),
+  layer,
+  layout,
   balance: z.boolean(),
-  /** Error tables of the modes 3d-tucker and laser too. */
+  /** Error tables of the modes 3d-tucker (of `matrices`) and laser too. */
   allModes: z.boolean(),
+  /** What the table of mode `3d-tucker` is about; all four by default. */
+  matrices: z.array(z.enum(MATRICES)).readonly().optional(),
 });
 /** One layer's full HOSVD. */
 export type SpectrumTask = z.infer<typeof SpectrumTask>;
+
+/** The singular values of one matrix of attention or of a feed-forward network. */
+export const SingularValuesTask = z.object({
+  task: z.literal("singular-values"),
+  layer,
+  /** Which network of the layer; 0 for a matrix of its attention. */
+  index: z.int().nonnegative(),
+  matrix: z.enum([...MATRICES, ...FEED_FORWARD_MATRICES]),
+});
+/** The singular values of one matrix. */
+export type SingularValuesTask = z.infer<typeof SingularValuesTask>;
+
+/** Anything that the child process can be asked. */
+export const Task = z.discriminatedUnion("task", [LayerTask, MatrixTask, SpectrumTask, SingularValuesTask]);
+/** Anything that the child process can be asked. */
+export type Task = z.infer<typeof Task>;
 
 /** Which backend a user allows. */
 export const Device = z.enum(["auto", "webgpu", "cpu"]);
@@ -40,27 +79,17 @@ export const Device = z.enum(["auto", "webgpu", "cpu"]);
 export type Device = z.infer<typeof Device>;
 
 /** What a result depends on, as hex: model content, algorithm, backend asked for, and the task. */
-export function taskKey(modelDigest: string, device: Device, task: LayerTask | SpectrumTask): string {
+export function taskKey(modelDigest: string, device: Device, task: Task): string {
   return digestText(JSON.stringify([ALGORITHM_VERSION, modelDigest, device, Object.entries(task).sort()]));
 }
 
 /** A command to the child: one line of JSON on its standard input. `files[i]` is where the i-th result goes. */
-export const ChildCommand = z.discriminatedUnion("command", [
-  z.object({
-    command: z.literal("decompose"),
-    id: z.int(),
-    device: Device,
-    tasks: z.array(LayerTask),
-    files: z.array(z.string()),
-  }),
-  z.object({
-    command: z.literal("spectrum"),
-    id: z.int(),
-    device: Device,
-    tasks: z.array(SpectrumTask),
-    files: z.array(z.string()),
-  }),
-]);
+export const ChildCommand = z.object({
+  id: z.int(),
+  device: Device,
+  tasks: z.array(Task).readonly(),
+  files: z.array(z.string()).readonly(),
+});
 /** A command to the child. */
 export type ChildCommand = z.infer<typeof ChildCommand>;
 

@@ -5,6 +5,7 @@
  */
 import { TuckerdError } from "../errors.ts";
 import { log } from "../log.ts";
+import { hasGpuDevice } from "../machine.ts";
 import { createCpuOps } from "../tucker/mod.ts";
 import type { TuckerOps } from "../tucker/ops.ts";
 import type { Device } from "./layer_task.ts";
@@ -56,6 +57,7 @@ export class OpsSource implements Disposable {
   }
 
   async #openGpu(device: Device): Promise<TuckerOps> {
+    if (device === "auto" && !hasGpuDevice()) return await createCpuOps();
     const { createGpuOps } = await import("../tucker/gpu_ops.ts");
     try {
       return await createGpuOps({ allowFallbackAdapter: device === "webgpu" });

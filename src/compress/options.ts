@@ -4,18 +4,21 @@
  * @module
  */
 import { z } from "zod";
+import type { MatrixName } from "../attention/types.ts";
+import type { Budget, LaserName } from "../config.ts";
 import { TuckerdError } from "../errors.ts";
 import type { Layout, Mode, Ranks } from "../tucker/types.ts";
 import type { ModelFolder } from "./model_folder.ts";
 
-/** How small a layer is made: by ranks, by the energy kept (1 − relative error²), or by the ratio of parameters. */
+/**
+ * How small a layer is made: by ranks, by the energy kept (1 − relative error²), by the ratio of parameters, or by LASER's
+ * rate ρ in [0, 10), for which a matrix's rank is int(min(m, n)·(10 − ρ)/10).
+ */
 export type CompressionTarget =
   | { readonly kind: "ranks"; readonly ranks: Ranks }
   | { readonly kind: "energy"; readonly energy: number }
-  | { readonly kind: "ratio"; readonly ratio: number };
-
-/** What a compression ratio holds for: every layer alone, or all of them together. */
-export type Budget = "layer" | "global";
+  | { readonly kind: "ratio"; readonly ratio: number }
+  | { readonly kind: "rate"; readonly rate: number };
 
 /** One layer's exception. */
 export interface LayerOverride {
@@ -23,10 +26,18 @@ export interface LayerOverride {
   readonly skip?: boolean;
 }
 
-/** LASER's own choice of matrices and its rate ρ in (0, 10): the rank is int(min(m, n)·(10 − ρ)/10). */
+/** LASER's part of a request. */
+export interface LaserRequest {
+  /** Matrices and groups of them; by default `attention` in mode `laser`, and `ffn` in mode `4d-tucker-laser`. */
+  readonly matrices?: readonly LaserName[];
+  /** ρ; in mode `laser` it takes the place of an energy or a ratio, in `4d-tucker-laser` it is for the feed-forward matrices. */
+  readonly rate?: number;
+}
+
+/** Which matrices are truncated, and how far. */
 export interface LaserOptions {
-  readonly matrices: readonly string[];
-  readonly rate: number;
+  readonly matrices: readonly LaserName[];
+  readonly target: Exclude<CompressionTarget, { readonly kind: "ranks" }>;
 }
 
 /** A compression as users ask for it; every absent field has the default of `resolveOptions`. */
@@ -39,9 +50,11 @@ export interface CompressionRequest {
   readonly balance?: boolean;
   /** `all`, or a list such as `0,2-5`. */
   readonly layers?: string;
-  /** What a ratio holds for: `layer` (each one, default) or `global` (all together, the ranks where they help most). */
+  /** What an energy or a ratio holds for: `layer` (each one, default) or `global` (all together, the ranks where they help most). */
   readonly budget?: Budget;
-  readonly laser?: LaserOptions;
+  /** What mode `3d-tucker` decomposes; all four by default. */
+  readonly matrices?: readonly MatrixName[];
+  readonly laser?: LaserRequest;
   readonly overrides?: Readonly<Record<string, LayerOverride>>;
 }
 
@@ -53,9 +66,15 @@ export interface CompressionOptions {
   readonly layers: string;
   readonly target: CompressionTarget;
   readonly budget: Budget;
+  /** What mode `3d-tucker` decomposes; undefined for all four. */
+  readonly matrices: readonly MatrixName[] | undefined;
+  /** Set in the modes `laser` and `4d-tucker-laser`. */
   readonly laser: LaserOptions | undefined;
   readonly overrides: ReadonlyMap<number, LayerOverride>;
 }
+
+/** LASER's rate on feed-forward matrices where mode `4d-tucker-laser` names none: a quarter of the ranks. */
+export const DEFAULT_LASER_RATE = 7.5;
 
 /** Used where neither the user nor the model's config.json names a target. */
 const fallbackTarget: CompressionTarget = { kind: "ratio", ratio: 4 };
@@ -76,7 +95,10 @@ export function recommendedTarget(folder: ModelFolder): CompressionTarget | unde
  * @throws TuckerdError `invalid` naming the field, the rule and the value
  */
 export function resolveOptions(request: CompressionRequest, recommended?: CompressionTarget): CompressionOptions {
-  const target = targetOf(request) ?? recommended ?? fallbackTarget;
+  const mode = request.mode ?? "4d-tucker";
+  // Recommended ranks are r1,r2,r3: nothing that the modes without those could use.
+  const target = targetOf(request) ?? (takesRanks(mode) ? recommended : undefined) ?? fallbackTarget;
+  checkMode(mode, request, target);
   const overrides = new Map<number, LayerOverride>();
   for (const [layer, override] of Object.entries(request.overrides ?? {})) {
     if (!/^\d+$/.test(layer)) {
@@ -85,14 +107,99 @@ export function resolveOptions(request: CompressionRequest, recommended?: Compre
     overrides.set(Number(layer), override);
   }
   return {
-    mode: request.mode ?? "4d-tucker",
+    mode,
     layout: request.layout ?? "heads",
     balance: request.balance ?? false,
     layers: request.layers ?? "all",
     target,
     budget: request.budget ?? "layer",
-    laser: request.laser,
+    matrices: request.matrices,
+    laser: laserOf(mode, request.laser, target),
     overrides,
+  };
+}
+
+/**
+ * A request with what an earlier one asked for filled in where it says nothing. A target of its own (ranks, energy, ratio, or LASER's
+ * rate in mode `laser`) replaces the earlier one, and what has no meaning in its mode is not taken over.
+ */
+export function inheritRequest(earlier: CompressionRequest, request: CompressionRequest): CompressionRequest {
+  const mode = request.mode ?? earlier.mode ?? "4d-tucker";
+  const sameMode = mode === (earlier.mode ?? "4d-tucker");
+  const { ranks, energy, compressionRatio, laser, matrices, ...plain } = earlier;
+  const ownTarget = targetOf(request) !== undefined || (mode === "laser" && request.laser?.rate !== undefined);
+  const target = {
+    ...(ranks === undefined || !takesRanks(mode) ? {} : { ranks }),
+    ...(energy === undefined ? {} : { energy }),
+    ...(compressionRatio === undefined ? {} : { compressionRatio }),
+  };
+  const { rate, ...choice } = sameMode ? laser ?? {} : {};
+  const ownRate = rate === undefined || (mode === "laser" && ownTarget) ? {} : { rate };
+  const merged = { ...choice, ...ownRate, ...request.laser };
+  return {
+    ...plain,
+    ...(ownTarget || mode === "none" ? {} : target),
+    ...(matrices === undefined || !sameMode ? {} : { matrices }),
+    ...request,
+    ...(Object.keys(merged).length === 0 ? {} : { laser: merged }),
+  };
+}
+
+function takesRanks(mode: Mode): boolean {
+  return mode !== "laser" && mode !== "auto";
+}
+
+function takesLaser(mode: Mode): boolean {
+  return mode === "laser" || mode === "4d-tucker-laser";
+}
+
+/** Options that have no meaning in a mode are refused, rather than left without effect. */
+function checkMode(mode: Mode, request: CompressionRequest, target: CompressionTarget): void {
+  const refuse = (what: string, todo: string): never => {
+    throw new TuckerdError("invalid", `mode "${mode}" ${what}; ${todo}`, { fields: { mode } });
+  };
+  if (target.kind === "ranks" && !takesRanks(mode)) {
+    refuse("doesn't take ranks r1,r2,r3", "give an energy or a compression ratio");
+  }
+  if (request.laser !== undefined && !takesLaser(mode)) {
+    refuse("truncates no single matrices", 'leave laser out, or use mode "laser" or "4d-tucker-laser"');
+  }
+  if (request.matrices !== undefined && mode !== "3d-tucker") {
+    refuse("takes no choice of matrices", 'leave matrices out, or use mode "3d-tucker" (for "laser": laser.matrices)');
+  }
+  if (request.budget === "global" && (mode === "3d-tucker" || mode === "auto")) {
+    refuse("has no global budget yet", 'use budget "layer", or one of the modes 4d-tucker, laser and 4d-tucker-laser');
+  }
+  if (mode === "laser" && request.laser?.rate !== undefined && targetOf(request) !== undefined) {
+    refuse(
+      `takes a rate or ${target.kind === "energy" ? "an energy" : "a ratio"}, not both`,
+      "leave one of the two out",
+    );
+  }
+}
+
+function laserOf(mode: Mode, request: LaserRequest | undefined, target: CompressionTarget): LaserOptions | undefined {
+  if (!takesLaser(mode)) return undefined;
+  const rate = request?.rate;
+  if (rate !== undefined && !(rate >= 0 && rate < 10)) {
+    throw new TuckerdError("invalid", `LASER's rate must be at least 0 and below 10, got ${rate}`);
+  }
+  if (mode === "4d-tucker-laser") {
+    const matrices = request?.matrices ?? ["ffn"];
+    const fault = matrices.find((name) => name !== "ffn" && !name.startsWith("fc_"));
+    if (fault !== undefined) {
+      throw new TuckerdError(
+        "invalid",
+        `mode "4d-tucker-laser" truncates feed-forward matrices (ffn, fc_in, fc_up, fc_out), since its attention is decomposed by Tucker; ` +
+          `leave ${fault} out, or use mode "laser"`,
+      );
+    }
+    return { matrices, target: { kind: "rate", rate: rate ?? DEFAULT_LASER_RATE } };
+  }
+  if (target.kind === "ranks") throw new TypeError('mode "laser" got ranks r1,r2,r3');
+  return {
+    matrices: request?.matrices ?? ["attention"],
+    target: rate === undefined ? target : { kind: "rate", rate },
   };
 }
 

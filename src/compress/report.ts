@@ -3,13 +3,23 @@
  *
  * @module
  */
+import type { FeedForwardBlock } from "../attention/feed_forward/types.ts";
 import type { FoundAttention } from "../attention/mod.ts";
-import type { AttentionBlock } from "../attention/types.ts";
+import type { AttentionBlock, MatrixName } from "../attention/types.ts";
 import type { OnnxModel } from "../onnx/model.ts";
-import { layerParameters } from "../tucker/mod.ts";
-import type { LayerFactors, Ranks } from "../tucker/types.ts";
-import type { CompressionReport, FactorTensor, LayerReport } from "./artifact.ts";
-import type { CompressedLayer } from "./compressor.ts";
+import { layerParameters, lowRankSaves } from "../tucker/mod.ts";
+import type { LayerFactors, LayerMode, LowRankFactors, Ranks } from "../tucker/types.ts";
+import type {
+  CompressionReport,
+  FactorTensor,
+  FeedForwardReport,
+  FeedForwardTotals,
+  LayerReport,
+  MatrixRanks,
+} from "./artifact.ts";
+import type { CompressedLayer, CompressedMatrix, Decomposed } from "./decomposed.ts";
+import type { WrittenGraph } from "./graphs.ts";
+import { storedShape } from "./matrices.ts";
 import type { ModelFolder } from "./model_folder.ts";
 import type { CompressionOptions } from "./options.ts";
 import { tensorShape } from "./plan.ts";
@@ -19,12 +29,13 @@ import { weightBytes } from "./weight_files.ts";
 export interface ReportSources {
   readonly folder: ModelFolder;
   readonly found: FoundAttention;
+  readonly feedForward: readonly FeedForwardBlock[];
   readonly options: CompressionOptions;
-  readonly layers: readonly CompressedLayer[];
+  readonly decomposed: Decomposed;
   readonly execution: "factored" | "dense";
   readonly original: OnnxModel;
   /** The graph that runs, with the factors that it is fed. */
-  readonly rewritten: OnnxModel;
+  readonly written: WrittenGraph;
   readonly feeds: Readonly<Record<string, FactorTensor>>;
   /** Time of the whole compression. */
   readonly seconds: number;
@@ -35,9 +46,12 @@ const cacheBytes = 4;
 
 /** Makes the report. Generation and inference provider are filled in by whoever runs the result. */
 export function makeReport(sources: ReportSources): CompressionReport {
-  const { folder, found, options, execution } = sources;
-  const decomposed = new Map(sources.layers.map((layer) => [layer.block.layer, layer]));
-  const layers = found.blocks.map((block) => layerReport(block, decomposed.get(block.layer)));
+  const { folder, found, options, execution, decomposed, written } = sources;
+  const decomposedLayers = new Map(decomposed.layers.map((layer) => [layer.block.layer, layer]));
+  const layers = found.blocks.map((block) => {
+    const matrices = decomposed.matrices.filter(({ task }) => task.layer === block.layer);
+    return layerReport(block, decomposedLayers.get(block.layer), { matrices, execution });
+  });
   const attentionParameters = sum(layers.map((layer) => layer.parameters));
   const compressedParameters = sum(layers.map((layer) => layer.compressedParameters));
   const feedBytes = sum(Object.values(sources.feeds).map((feed) => feed.data.byteLength));
@@ -48,16 +62,18 @@ export function makeReport(sources: ReportSources): CompressionReport {
     mode: options.mode,
     layout: options.layout,
     execution,
-    devices: { tucker: tuckerDevice(sources.layers), inference: { provider: "none" } },
+    devices: { tucker: tuckerDevice(decomposed), inference: { provider: "none" } },
     totals: {
       attentionParameters,
       compressedParameters,
       compressionRatio: attentionParameters / compressedParameters,
-      weightBytes: { before: weightBytes(sources.original), after: weightBytes(sources.rewritten) + feedBytes },
+      weightBytes: { before: weightBytes(sources.original), after: weightBytes(written.model) + feedBytes },
       kvBytesPerToken: {
         before: cacheBytes * sum(found.blocks.map((block) => block.cacheNumbersPerToken)),
-        after: cacheBytes * sum(found.blocks.map((block) => block.cacheNumbersPerToken)),
+        after: cacheBytes *
+          sum(found.blocks.map((block) => written.cacheNumbers.get(block.layer) ?? block.cacheNumbersPerToken)),
       },
+      ...feedForwardTotals(sources.feedForward, layers),
       seconds: sources.seconds,
     },
     layers,
@@ -65,45 +81,95 @@ export function makeReport(sources: ReportSources): CompressionReport {
   };
 }
 
-function layerReport(block: AttentionBlock, compressed: CompressedLayer | undefined): LayerReport {
+function layerReport(
+  block: AttentionBlock,
+  compressed: CompressedLayer | undefined,
+  networks: { readonly matrices: readonly CompressedMatrix[]; readonly execution: "factored" | "dense" },
+): LayerReport {
   const parameters = layerParameters(tensorShape(block));
-  const place = { layer: block.layer, name: block.name, parameters };
-  if (compressed === undefined) {
-    return {
-      ...place,
-      mode: "none",
-      ranks: null,
-      compressedParameters: parameters,
-      compressionRatio: 1,
-      relativeError: 0,
-      matrixErrors: { q: 0, k: 0, v: 0, o: 0 },
-      seconds: 0,
-    };
-  }
-  const { factors, relativeError, matrixErrors, seconds } = compressed.stored.decomposition;
-  const compressedParameters = factorParameters(factors, parameters / 4);
+  const feedForward = networks.matrices.map((matrix) => feedForwardReport(matrix, networks.execution));
+  const { factors, relativeError, matrixErrors, seconds } = compressed?.stored.decomposition ?? untouched;
+  const compressedParameters = factors === undefined ? parameters : factorParameters(factors, block);
   return {
-    ...place,
-    mode: compressed.task.mode,
-    ranks: ranksOf(factors),
+    layer: block.layer,
+    name: block.name,
+    mode: modeOf(compressed, feedForward.length > 0),
+    ranks: factors === undefined ? null : ranksOf(factors),
+    ...(factors?.kind === "low-rank" ? { matrixRanks: matrixRanksOf(factors.matrices) } : {}),
+    parameters,
     compressedParameters,
     compressionRatio: parameters / compressedParameters,
     relativeError,
     matrixErrors,
-    seconds,
+    ...(feedForward.length === 0 ? {} : { feedForward }),
+    seconds: seconds + sum(networks.matrices.map(({ stored }) => stored.seconds)),
   };
 }
 
-/** Numbers in the factors, and in the matrices that were left whole (`matrixParameters` each). */
-function factorParameters(factors: LayerFactors, matrixParameters: number): number {
+/** What stands for the decomposition of an attention that is as it was. */
+const untouched = {
+  factors: undefined,
+  relativeError: 0,
+  matrixErrors: { q: 0, k: 0, v: 0, o: 0 },
+  seconds: 0,
+} as const;
+
+/** What was done to a layer: to its attention, and to its feed-forward network. */
+function modeOf(compressed: CompressedLayer | undefined, network: boolean): LayerMode {
+  const mode = compressed?.task.mode ?? "none";
+  if (!network) return mode;
+  return mode === "4d-tucker" ? "4d-tucker-laser" : "laser";
+}
+
+function feedForwardReport(
+  { task, shape: [m, n], stored, execution }: CompressedMatrix,
+  wanted: "factored" | "dense",
+): FeedForwardReport {
+  const { rank } = stored.factors;
+  return {
+    name: task.index === 0 ? task.matrix : `${task.index}.${task.matrix}`,
+    rank,
+    parameters: m * n,
+    compressedParameters: execution === "factored" ? rank * (m + n) : m * n,
+    relativeError: stored.relativeError,
+    execution: wanted === "dense" ? "dense" : execution,
+  };
+}
+
+/** All feed-forward networks of the model together; nothing where it has none. */
+function feedForwardTotals(
+  networks: readonly FeedForwardBlock[],
+  layers: readonly LayerReport[],
+): { readonly feedForward?: FeedForwardTotals } {
+  if (networks.length === 0) return {};
+  const parameters = sum(networks.flatMap(({ matrices }) => matrices.map(({ rows, columns }) => rows * columns)));
+  const saved = sum(
+    layers.flatMap(({ feedForward = [] }) =>
+      feedForward.map((matrix) => matrix.parameters - matrix.compressedParameters)
+    ),
+  );
+  const compressedParameters = parameters - saved;
+  return { feedForward: { parameters, compressedParameters, compressionRatio: parameters / compressedParameters } };
+}
+
+/** Numbers in the factors, and in the matrices that stay whole or run as one, since two would be larger. */
+function factorParameters(factors: LayerFactors, block: AttentionBlock): number {
   if (factors.kind === "tucker4") {
     const { u1, u2, u3, core } = factors.factors;
     return u1.length + u2.length + u3.length + core.length;
   }
+  const matrixParameters = layerParameters(tensorShape(block)) / 4;
   const compressed = factors.kind === "tucker3"
     ? Object.values(factors.matrices).map(({ u1, u2, core }) => u1.length + u2.length + core.length)
-    : Object.values(factors.matrices).map(({ left, right }) => left.length + right.length);
+    : (Object.entries(factors.matrices) as [MatrixName, LowRankFactors][]).map(([name, { left, right, rank }]) =>
+      lowRankSaves(storedShape(block, name), rank) ? left.length + right.length : matrixParameters
+    );
   return sum(compressed) + (4 - compressed.length) * matrixParameters;
+}
+
+function matrixRanksOf(matrices: Partial<Record<MatrixName, LowRankFactors>>): MatrixRanks {
+  const rank = (name: MatrixName): number | null => matrices[name]?.rank ?? null;
+  return { q: rank("query"), k: rank("key"), v: rank("value"), o: rank("output") };
 }
 
 function ranksOf(factors: LayerFactors): Ranks | null {
@@ -113,9 +179,9 @@ function ranksOf(factors: LayerFactors): Ranks | null {
   return first === undefined ? null : [first.ranks[0], first.ranks[1], 1];
 }
 
-/** What decomposed the layers: one device, since a job uses one. */
-function tuckerDevice(layers: readonly CompressedLayer[]): CompressionReport["devices"]["tucker"] {
-  const stored = layers[0]?.stored;
+/** What decomposed: one device, since a job uses one. */
+function tuckerDevice({ layers, matrices }: Decomposed): CompressionReport["devices"]["tucker"] {
+  const stored = [...layers, ...matrices][0]?.stored;
   if (stored === undefined) return { backend: "none", adapter: "nothing was decomposed" };
   return { backend: stored.backend, adapter: stored.adapter };
 }

@@ -13,6 +13,7 @@ import { decodeFactorFile, type FactorFile } from "./factor_file.ts";
 export class FactorStore implements AsyncDisposable {
   readonly #folder: string;
   readonly #temporary: boolean;
+  readonly #scratch: string[] = [];
 
   private constructor(folder: string, temporary: boolean) {
     this.#folder = folder;
@@ -63,8 +64,23 @@ export class FactorStore implements AsyncDisposable {
     }
   }
 
-  /** Removes a temporary store. */
+  /** A new folder for files that last as long as this object. */
+  async scratchFolder(): Promise<string> {
+    const folder = join(this.#folder, "scratch", crypto.randomUUID());
+    this.#scratch.push(folder);
+    try {
+      await Deno.mkdir(folder, { recursive: true });
+    } catch (error) {
+      throw new TuckerdError("failed", `can't make the folder ${folder}: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+    return folder;
+  }
+
+  /** Removes scratch folders, and a temporary store as a whole. */
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const folder of this.#scratch) await Deno.remove(folder, { recursive: true });
     if (this.#temporary) await Deno.remove(this.#folder, { recursive: true });
   }
 }

@@ -3,11 +3,12 @@
  *
  * @module
  */
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { externalLocation } from "../onnx/external.ts";
-import { type OnnxModel, tensorsOf } from "../onnx/model.ts";
+import { encodeModel, type OnnxModel, saveModel, tensorsOf } from "../onnx/model.ts";
 import { type TensorProto, TensorProto_DataLocation } from "../onnx/gen/onnx_pb.ts";
 import { DataType, sizeOf, tensorShape } from "../onnx/tensor.ts";
+import type { GraphSource } from "./artifact.ts";
 
 const bitsOf: Readonly<Record<number, number>> = {
   [DataType.FLOAT]: 32,
@@ -45,6 +46,19 @@ export function externalFiles(model: OnnxModel): readonly string[] {
     }
   }
   return [...paths].sort();
+}
+
+/**
+ * A model as the runtime takes it: its bytes, or, where it keeps weights in external data, a file in a folder of its own with links to
+ * that data beside it, since bytes in memory have no folder to find it in.
+ *
+ * @throws TuckerdError "failed" if the disk refuses
+ */
+export async function graphSource(model: OnnxModel, makeFolder: () => Promise<string>): Promise<GraphSource> {
+  if (externalFiles(model).length === 0) return { bytes: encodeModel(model) };
+  const path = join(await makeFolder(), "model.onnx");
+  await saveModel(model, path);
+  return { path };
 }
 
 function tensors(model: OnnxModel): Iterable<TensorProto> {

@@ -15,6 +15,14 @@ export interface CompressionSettings {
   readonly balance?: boolean;
   /** `all`, or a list such as `0,2-5`. */
   readonly layers?: string;
+  readonly budget?: NonNullable<OptionValues["budget"]>;
+  /** For mode `3d-tucker`. */
+  readonly matrices?: NonNullable<OptionValues["matrices"]>;
+  /** For the modes `laser` and `4d-tucker-laser`. */
+  readonly laser?: {
+    readonly matrices?: NonNullable<OptionValues["laser-matrices"]>;
+    readonly rate?: number;
+  };
 }
 
 /** Where a device is chosen: `auto` takes the best that is there and says which. */
@@ -64,6 +72,8 @@ export interface CompressCommand extends CommonSettings {
 /** `spectrum`: singular values by layer. */
 export interface SpectrumCommand extends CommonSettings {
   readonly task: "spectrum";
+  /** Where a plot goes. */
+  readonly svg?: string;
   readonly json: boolean;
 }
 

@@ -6,6 +6,7 @@
  * @module
  */
 import { z } from "zod";
+import { HUB_MODEL_RULE, isHubModel, parseHubModel } from "./hub_model.ts";
 
 /** The tasks that `parseCommandLine` knows. */
 export const TASKS = ["start", "compress", "spectrum", "eval"] as const;
@@ -17,6 +18,18 @@ export const LAYERS_PATTERN = /^(all|\d+(-\d+)?(,\d+(-\d+)?)*)$/;
 
 /** Compression modes that a user can ask for, by the authors' names. */
 export const MODES = ["4d-tucker", "3d-tucker", "laser", "4d-tucker-laser", "auto", "none"] as const;
+
+/** Attention matrices by name. */
+export const ATTENTION_NAMES = ["query", "key", "value", "output"] as const;
+/** What mode `laser` can truncate: matrices of attention and of feed-forward networks, and groups of them. */
+export const LASER_NAMES = [...ATTENTION_NAMES, "fc_in", "fc_up", "fc_out", "attention", "ffn", "all"] as const;
+/** A matrix or a group of matrices that mode `laser` can truncate. */
+export type LaserName = (typeof LASER_NAMES)[number];
+
+/** What an energy or a ratio holds for: every layer alone, or all of them together. */
+export const BUDGETS = ["layer", "global"] as const;
+/** What an energy or a ratio holds for. */
+export type Budget = (typeof BUDGETS)[number];
 
 /** How one setting is written, checked and explained. */
 export interface OptionSpec<S extends z.ZodType = z.ZodType> {
@@ -42,6 +55,18 @@ function oneOf<const T extends readonly [string, ...string[]]>(values: T): z.Zod
   return z.enum(values, { error: `must be one of ${values.join(", ")}` });
 }
 
+/** Names of a list, with commas between. */
+function listOf<const T extends readonly [string, ...string[]]>(values: T): z.ZodType<readonly T[number][]> {
+  const rule = `must be one or more of ${values.join(", ")}, with commas between`;
+  const known = (name: string): name is T[number] => values.includes(name);
+  return z.string().transform((value, context) => {
+    const names = value.split(",").map((name) => name.trim());
+    if (names.every(known)) return names;
+    context.addIssue({ code: "custom", message: rule });
+    return z.NEVER;
+  });
+}
+
 /** Digits only, so that `8e3`, ` 8` and `0x10` are refused rather than guessed at. */
 function integer(minimum: number, maximum = Number.MAX_SAFE_INTEGER): z.ZodType<number> {
   const rule = maximum === Number.MAX_SAFE_INTEGER
@@ -64,9 +89,10 @@ const ranksRule = "must be three positive integers r1,r2,r3 (hidden, head and st
 export const OPTIONS = {
   model: option({
     placeholder: "M",
-    schema: text,
-    help: "Model folder in the Hugging Face layout (config.json, tokenizer.json, onnx/model.onnx), " +
-      "or hf:owner/name[@revision][:file].",
+    schema: text.refine((model) => !isHubModel(model) || parseHubModel(model) !== undefined, HUB_MODEL_RULE),
+    help: "Model folder in the Hugging Face layout (config.json, tokenizer.json, onnx/model.onnx), an .onnx file, or " +
+      "hf:owner/name[@revision][:file.onnx], which is fetched into the Hugging Face cache (HF_HOME, HF_TOKEN, HF_ENDPOINT " +
+      "and HF_HUB_OFFLINE are honoured).",
     defaultText: "the embedded model",
     tasks: all,
   }),
@@ -111,6 +137,39 @@ export const OPTIONS = {
     schema: oneOf(MODES),
     help: "Decomposition.",
     defaultText: "4d-tucker",
+    tasks: compressing,
+  }),
+  budget: option({
+    placeholder: BUDGETS.join("|"),
+    schema: oneOf(BUDGETS),
+    help:
+      "What --energy and --ratio hold for: each layer, or all of them together, with the ranks where they help most.",
+    defaultText: "layer",
+    tasks: compressing,
+  }),
+  matrices: option({
+    placeholder: ATTENTION_NAMES.join(","),
+    schema: listOf(ATTENTION_NAMES),
+    help: "Matrices that --mode 3d-tucker decomposes; the others stay as they are.",
+    defaultText: "all four",
+    tasks: compressing,
+  }),
+  "laser-matrices": option({
+    placeholder: "NAME,…",
+    schema: listOf(LASER_NAMES),
+    help: `Matrices that the laser modes truncate: ${
+      LASER_NAMES.join(", ")
+    }. In a gated feed-forward network fc_in is the gate.`,
+    defaultText: "attention for laser, ffn for 4d-tucker-laser",
+    tasks: compressing,
+  }),
+  "laser-rate": option({
+    placeholder: "RHO",
+    schema: decimal("must be at least 0 and below 10", (value) => value >= 0 && value < 10),
+    help:
+      "LASER's rate: a matrix of m×n gets rank int(min(m,n)·(10-RHO)/10). In --mode laser it stands in the place of --energy or " +
+      "--ratio; in 4d-tucker-laser it is for the feed-forward matrices.",
+    defaultText: "7.5 for 4d-tucker-laser",
     tasks: compressing,
   }),
   balance: option({
@@ -196,6 +255,12 @@ export const OPTIONS = {
     help: "Folder where factors are kept between runs; off keeps them nowhere.",
     defaultText: "$XDG_CACHE_HOME/tuckerd, else ~/.cache/tuckerd",
     tasks: all,
+  }),
+  svg: option({
+    placeholder: "FILE",
+    schema: text,
+    help: "Also draw the singular values, and error against ratio, into an SVG file.",
+    tasks: ["spectrum"],
   }),
   json: option({
     schema: flag,

@@ -6,7 +6,7 @@
  */
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { type ElementType, productModel } from "./product_model.ts";
-import { availableThreads } from "../threads.ts";
+import { availableThreads } from "../machine.ts";
 
 /** Float arrays that a product takes; both operands have the same type, and so has the result. */
 export type FloatArray = Float32Array | Float64Array;

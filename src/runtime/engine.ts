@@ -14,7 +14,7 @@ import { type ProviderChoice, resolveProvider } from "./provider.ts";
 import { RunQueue } from "./run_queue.ts";
 import { SessionWorker, type StartWorker } from "./session_worker.ts";
 import { Structure } from "./structure.ts";
-import { availableThreads } from "../threads.ts";
+import { availableThreads } from "../machine.ts";
 import type { HostTensor, InferenceEngine, TensorInfo } from "./types.ts";
 
 /** Settings of an engine. */

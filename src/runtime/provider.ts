@@ -5,6 +5,7 @@
  * @module
  */
 import { log } from "../log.ts";
+import { hasGpuDevice } from "../machine.ts";
 import type { Provider } from "./protocol.ts";
 
 /** What a user may ask for. */
@@ -14,22 +15,6 @@ export type ProviderChoice = "auto" | Provider;
 export async function resolveProvider(choice: ProviderChoice): Promise<Provider> {
   if (choice !== "auto") return choice;
   return hasGpuDevice() && await hasHardwareAdapter() ? "webgpu" : "cpu";
-}
-
-/**
- * Cheap test that spares the adapter request, which loads every Vulkan driver, on machines without a GPU. Only Linux tells
- * by its device files; elsewhere a GPU is the rule.
- */
-function hasGpuDevice(): boolean {
-  if (Deno.build.os !== "linux") return true;
-  return ["/dev/dri", "/dev/nvidia0", "/dev/dxg"].some((path) => {
-    try {
-      Deno.statSync(path);
-      return true;
-    } catch {
-      return false;
-    }
-  });
 }
 
 async function hasHardwareAdapter(): Promise<boolean> {

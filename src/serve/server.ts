@@ -9,8 +9,8 @@ import { Compressor } from "../compress/compressor.ts";
 import type { CompressionReport } from "../compress/artifact.ts";
 import { Decomposer } from "../compress/decomposer.ts";
 import type { Device } from "../compress/layer_task.ts";
-import { openModelFolder } from "../compress/model_folder.ts";
-import { type CompressionRequest, recommendedTarget, resolveOptions } from "../compress/options.ts";
+import { type ModelFolder, openModelFolder } from "../compress/model_folder.ts";
+import { type CompressionRequest, inheritRequest, recommendedTarget, resolveOptions } from "../compress/options.ts";
 import type { LayerSpectrum } from "../compress/spectrum_file.ts";
 import { FactorStore } from "../compress/store.ts";
 import { TuckerdError } from "../errors.ts";
@@ -36,8 +36,10 @@ import type {
 
 /** What a server is started with. */
 export interface ModelServerSettings {
-  /** Model folder or .onnx file. */
+  /** Model folder or .onnx file, or what `locate` makes one of. */
   readonly model: string;
+  /** Brings the model to disk where it isn't there yet; without it `model` is a path. */
+  readonly locate?: (model: string, options: LocateOptions) => Promise<LocatedModel>;
   /** The compression at start; re-runs inherit its mode, layers, layout and balance. */
   readonly compression: CompressionRequest;
   readonly device: Device;
@@ -48,6 +50,21 @@ export interface ModelServerSettings {
   readonly queue: number;
   /** Generations held. */
   readonly generations: number;
+}
+
+/** Who is told how far a model's way to disk is, and what ends it. */
+export interface LocateOptions {
+  /** Told a share of the work, from 0 to 1. */
+  readonly onProgress?: (share: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** A model on disk. */
+export interface LocatedModel {
+  /** Its folder or its .onnx file. */
+  readonly path: string;
+  /** Its public name, where that isn't its folder's. */
+  readonly id?: string;
 }
 
 /** Everything that exists once the model is loaded. */
@@ -164,7 +181,7 @@ export class ModelServer implements Services, AsyncDisposable {
   async #start(): Promise<void> {
     const { model, device, cacheFolder, inference, queue, generations: keep, compression } = this.#settings;
     this.#readiness = { state: "loading", progress: 0 };
-    const folder = await openModelFolder(model);
+    const folder = await this.#open(model);
     const decomposer = this.#resources.use(new Decomposer(folder.graphPath));
     const store = this.#resources.use(await FactorStore.open(cacheFolder));
     const engineStart = createEngine({ provider: inference, maxPendingRuns: queue });
@@ -189,6 +206,15 @@ export class ModelServer implements Services, AsyncDisposable {
     this.#readiness = { state: "ready", progress: 1 };
   }
 
+  async #open(model: string): Promise<ModelFolder> {
+    const { path, id } = await this.#settings.locate?.(model, {
+      signal: this.#boot.signal,
+      onProgress: (progress) => this.#readiness = { state: "loading", progress },
+    }) ?? { path: model };
+    const folder = await openModelFolder(path);
+    return { ...folder, id: id ?? folder.id };
+  }
+
   /** Compresses, installs and activates a generation; throws without having changed what serves. */
   async #compress(
     request: CompressionRequest,
@@ -209,15 +235,8 @@ export class ModelServer implements Services, AsyncDisposable {
 
   /** A request with what the server was started with filled in where it says nothing. */
   #resolve(request: CompressionRequest): ReturnType<typeof resolveOptions> {
-    const { ranks, energy, compressionRatio, ...inherited } = this.#settings.compression;
-    const ownTarget = request.ranks !== undefined || request.energy !== undefined ||
-      request.compressionRatio !== undefined;
-    const target: CompressionRequest = ownTarget ? {} : {
-      ...(ranks === undefined ? {} : { ranks }),
-      ...(energy === undefined ? {} : { energy }),
-      ...(compressionRatio === undefined ? {} : { compressionRatio }),
-    };
-    return resolveOptions({ ...inherited, ...target, ...request }, recommendedTarget(this.#loaded!.compressor.folder));
+    const recommended = recommendedTarget(this.#loaded!.compressor.folder);
+    return resolveOptions(inheritRequest(this.#settings.compression, request), recommended);
   }
 
   #serving(): Loaded {

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert/m
 import { TuckerdError } from "../../src/errors.ts";
 import { resolveProvider } from "../../src/runtime/provider.ts";
 import { RunQueue } from "../../src/runtime/run_queue.ts";
-import { availableThreads } from "../../src/threads.ts";
+import { availableThreads } from "../../src/machine.ts";
 import { sentence } from "../../src/runtime/ort_errors.ts";
 
 function threads(hardwareConcurrency: number, files: Record<string, string>): number {

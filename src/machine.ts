@@ -1,6 +1,7 @@
 /**
- * How many threads a computation may use. ONNX Runtime counts the machine's cores and ignores the quota of a container
- * (cgroup), so that it starts more threads than may run and is throttled; we read the quota.
+ * What the machine offers: how many threads a computation may use, and whether there may be a GPU. ONNX Runtime counts the
+ * machine's cores and ignores the quota of a container (cgroup), so that it starts more threads than may run and is
+ * throttled; we read the quota.
  *
  * @module
  */
@@ -50,4 +51,20 @@ function quotaVersion1(sources: ThreadSources): number | undefined {
 function quotient(quota: string | undefined, period: string | undefined): number | undefined {
   const value = Number(quota) / Number(period);
   return Number.isFinite(value) && value > 0 ? value : undefined;
+}
+
+/**
+ * Whether a GPU may be there: false spares the adapter request, which loads every Vulkan driver. Only Linux tells by its
+ * device files; elsewhere a GPU is the rule.
+ */
+export function hasGpuDevice(): boolean {
+  if (Deno.build.os !== "linux") return true;
+  return ["/dev/dri", "/dev/nvidia0", "/dev/dxg"].some((path) => {
+    try {
+      Deno.statSync(path);
+      return true;
+    } catch {
+      return false; // not there
+    }
+  });
 }

@@ -1,0 +1,77 @@
+/**
+ * Results of tasks: from the store where they are there, else from the child process by way of the store.
+ *
+ * @module
+ */
+import { TuckerdError } from "../errors.ts";
+import type { Decomposer } from "./decomposer.ts";
+import type { FactorFile } from "./factor_file.ts";
+import { type Device, type Task, taskKey } from "./layer_task.ts";
+import type { FactorStore } from "./store.ts";
+
+/** What tasks run with. */
+export interface TaskRunnerOptions {
+  readonly device: Device;
+  readonly store: FactorStore;
+  readonly decomposer: Decomposer;
+}
+
+/** How results are read and told. */
+export interface TaskRun<T extends Task, R> {
+  readonly decode: (task: T, file: FactorFile, where: string) => R;
+  readonly onResult?: ((task: T, result: R) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Runs tasks of one model. */
+export class TaskRunner {
+  readonly #options: TaskRunnerOptions;
+  readonly #digest: string;
+
+  /** @param digest of the model's content */
+  constructor(digest: string, options: TaskRunnerOptions) {
+    this.#digest = digest;
+    this.#options = options;
+  }
+
+  /**
+   * The result of each task, in their order; they are told in the order in which they come.
+   *
+   * @throws TuckerdError what the child reported; `failed` if it died; `cancelled`
+   */
+  async run<T extends Task, R>(
+    tasks: readonly T[],
+    { decode, onResult, signal }: TaskRun<T, R>,
+  ): Promise<readonly R[]> {
+    const { store, decomposer, device } = this.#options;
+    const keys = tasks.map((task) => taskKey(this.#digest, device, task));
+    const results = new Map<number, R>();
+    const read = async (index: number): Promise<boolean> => {
+      const file = await store.read(keys[index]!);
+      if (file === undefined) return false;
+      const result = decode(tasks[index]!, file, store.path(keys[index]!));
+      results.set(index, result);
+      onResult?.(tasks[index]!, result);
+      return true;
+    };
+    const missing: number[] = [];
+    for (const index of tasks.keys()) if (!await read(index)) missing.push(index);
+    if (missing.length > 0) {
+      const reads: Promise<boolean>[] = [];
+      await decomposer.run({
+        device,
+        tasks: missing.map((index) => tasks[index]!),
+        files: missing.map((index) => store.path(keys[index]!)),
+      }, {
+        ...(signal === undefined ? {} : { signal }),
+        onTask: (done) => reads.push(read(missing[done]!)),
+      });
+      await Promise.all(reads);
+    }
+    return tasks.map((task, index) => {
+      const result = results.get(index);
+      if (result !== undefined) return result;
+      throw new TuckerdError("failed", `the result for layer ${task.layer} was not in the store after it was written`);
+    });
+  }
+}
