@@ -6,10 +6,12 @@
 import type { SpectrumCommand } from "../config.ts";
 import type { SpectrumOfLayer } from "../compress/compressor.ts";
 import { tensorShape } from "../compress/plan.ts";
+import { TuckerdError } from "../errors.ts";
 import { print } from "../log.ts";
 import { compressionRatio } from "../tucker/mod.ts";
 import type { Ranks } from "../tucker/types.ts";
 import { openCompressor } from "./session.ts";
+import { spectrumPlot } from "./spectrum_plot.ts";
 import { table } from "./tables.ts";
 
 /** Shares of each dimension at which the table shows the error. */
@@ -20,6 +22,7 @@ export async function spectrum(command: SpectrumCommand): Promise<void> {
   await using resources = new AsyncDisposableStack();
   const compressor = await openCompressor(command, resources);
   const layers = await compressor.spectrum({ layout: "heads", balance: false });
+  if (command.svg !== undefined) await writePlot(command.svg, spectrumPlot(compressor.folder.id, layers));
   if (command.json) {
     const json = layers.map(({ block, spectrum }) => ({
       layer: block.layer,
@@ -45,6 +48,14 @@ export async function spectrum(command: SpectrumCommand): Promise<void> {
       { ranks, ratio, error },
     ) => [ranks.join(","), ratio.toFixed(2), error.toFixed(4)]);
     print(`${table([["ranks", "ratio", "error at most"], ...rows]).replaceAll(/^/gm, "  ")}\n`);
+  }
+}
+
+async function writePlot(path: string, plot: string): Promise<void> {
+  try {
+    await Deno.writeTextFile(path, plot);
+  } catch (error) {
+    throw new TuckerdError("failed", `can't write the plot ${path}: ${(error as Error).message}`, { cause: error });
   }
 }
 

@@ -24,9 +24,11 @@ const EXAMPLES: Readonly<Record<TaskName, readonly string[]>> = {
   compress: [
     "deno task compress --model ./bert-squad --out ./bert-squad-small --ratio 4",
     "deno task compress --model ./bert-squad --out ./dense --energy 0.9 --execution dense --json",
+    "deno task compress --model ./bert-squad --out ./laser --mode laser --laser-matrices ffn --laser-rate 8 --layers 8-11",
   ],
   spectrum: [
     "deno task spectrum --model ./bert-squad",
+    "deno task spectrum --model ./bert-squad --svg spectrum.svg",
     "deno task spectrum --model ./bert-squad --json > spectrum.json",
   ],
   eval: ["deno task eval --model ./bert-squad --dataset squad.json --ranks 256,32,2"],

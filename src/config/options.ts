@@ -121,7 +121,9 @@ export const OPTIONS = {
   ratio: option({
     placeholder: "C",
     schema: decimal("must be a number of at least 1", (value) => value >= 1 && Number.isFinite(value)),
-    help: "Compression ratio of the attention weights; the ranks with the smallest error at that ratio follow.",
+    help:
+      "Compression ratio of the attention weights (of the chosen matrices, with --matrices and in --mode laser); the ranks with " +
+      "the smallest error at that ratio follow.",
     tasks: compressing,
   }),
   layers: option({

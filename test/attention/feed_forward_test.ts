@@ -19,7 +19,7 @@ import { TestSession } from "../support/session.ts";
 
 /** d, m and the number of networks by config.json; gated networks have a third matrix. */
 const NETWORKS: Readonly<Record<string, { d: number; m: number; count: number; gated?: true }>> = {
-  albert: { d: 32, m: 64, count: 1 }, // one set of weights for all layers
+  albert: { d: 32, m: 48, count: 1 }, // one set of weights for all layers
   bert: { d: 48, m: 96, count: 3 },
   bloom: { d: 32, m: 128, count: 2 },
   codegen: { d: 48, m: 64, count: 2 },
@@ -34,8 +34,11 @@ const NETWORKS: Readonly<Record<string, { d: number; m: number; count: number; g
   roberta: { d: 32, m: 64, count: 2 },
   vit: { d: 32, m: 48, count: 2 },
 };
-/** Rounding in 16 bits, or of quantised activations, differs between two ways of computing the same. */
-const COARSE = /fp16|qdq|dynamic/;
+
+/** Share of the largest output: rounding in 16 bits differs, and where activations were quantised, they aren't any more. */
+function tolerance(file: string): number {
+  return file.includes("dynamic") ? 1e-1 : /fp16|qdq/.test(file) ? 3e-2 : 1e-5;
+}
 
 const SUBJECTS = [
   ...Object.keys(NETWORKS).flatMap((model) => oracleExports(model))
@@ -101,7 +104,7 @@ for (const [name, { m }] of Object.entries(NETWORKS)) {
       await using session = await TestSession.load(rewriteFeedForward(model, model, { forms, source }).model);
       const actual = await session.run(inputs);
       for (const [output, { data }] of Object.entries(expected)) {
-        const atol = (COARSE.test(file) ? 3e-2 : 1e-5) * largestValue(data);
+        const atol = tolerance(file) * largestValue(data);
         assertNear(actual[output]!.data, data, { atol, rtol: 0, what: output });
       }
     });
