@@ -68,3 +68,11 @@ export function hasGpuDevice(): boolean {
     }
   });
 }
+
+/**
+ * To be called before a GPU adapter is asked for: Vulkan's loader lets Wayland look for a display, which complains on stderr
+ * where `XDG_RUNTIME_DIR` isn't set, as on servers.
+ */
+export function preventDisplayComplaint(): void {
+  if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", "/tmp");
+}

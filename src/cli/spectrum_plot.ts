@@ -16,8 +16,8 @@ const modes = [
 
 /** Ratios at which the error is drawn. */
 const ratios = [1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64];
-/** Singular values that are smaller than this share of the largest are noise. */
-const smallest = 1e-4;
+/** Singular values below this share of the largest aren't drawn: that far down they are noise. */
+const floor = 1e-6;
 
 /** An SVG page with the spectra of all layers. */
 export function spectrumPlot(model: string, layers: readonly SpectrumOfLayer[]): string {
@@ -26,19 +26,15 @@ export function spectrumPlot(model: string, layers: readonly SpectrumOfLayer[]):
   const spectra = modes.map(({ key, title }): Panel => ({
     title: `${title}: singular values`,
     x: indexAxis(Math.max(...layers.map(({ spectrum }) => spectrum.singularValues[key].length))),
-    y: {
-      label: "share of the largest",
-      scale: "log",
-      range: [smallest, 1],
-      ticks: [1e-4, 1e-3, 1e-2, 1e-1, 1],
-    },
+    y: shareAxis(Math.min(...layers.map(({ spectrum }) => smallestShare(spectrum.singularValues[key])))),
     series: layers.map((layer, i): Series => {
       const values = layer.spectrum.singularValues[key];
       const largest = values[0] || 1;
       return {
         name: name(layer),
         color: colors[i]!,
-        points: Array.from(values, (value, at): [number, number] => [at + 1, value / largest]),
+        points: Array.from(values, (value, at): [number, number] => [at + 1, value / largest])
+          .filter(([, share]) => share >= floor),
       };
     }),
   }));
@@ -61,6 +57,19 @@ export function errorCurve({ block, spectrum }: SpectrumOfLayer): [ratio: number
     const { energy } = ranksForRatio(layer, ratio);
     return [ratio, Math.sqrt(Math.max(0, 1 - energy))];
   });
+}
+
+/** The smallest share of the largest that is drawn. */
+function smallestShare(values: Float32Array): number {
+  const largest = values[0] || 1;
+  return values.reduce((least, value) => value / largest >= floor ? Math.min(least, value / largest) : least, 1);
+}
+
+/** Whole powers of ten down to a share. */
+function shareAxis(least: number): Axis {
+  const decades = Math.max(1, Math.ceil(-Math.log10(least) - 1e-9));
+  const ticks = Array.from({ length: decades + 1 }, (_, i) => Number(`1e${i - decades}`));
+  return { label: "share of the largest", scale: "log", range: [ticks[0]!, 1], ticks };
 }
 
 function indexAxis(length: number): Axis {

@@ -34,7 +34,7 @@ export interface Panel {
 export type LegendEntry = Pick<Series, "name" | "color">;
 
 const panelSize = { width: 420, height: 270 } as const;
-const margin = { left: 58, right: 14, top: 34, bottom: 44 } as const;
+const margin = { left: 66, right: 14, top: 34, bottom: 44 } as const;
 const columns = 2;
 const head = 40;
 const legendLine = 20;

@@ -24,7 +24,7 @@ const EXAMPLES: Readonly<Record<TaskName, readonly string[]>> = {
   compress: [
     "deno task compress --model ./bert-squad --out ./bert-squad-small --ratio 4",
     "deno task compress --model ./bert-squad --out ./dense --energy 0.9 --execution dense --json",
-    "deno task compress --model ./bert-squad --out ./laser --mode laser --laser-matrices ffn --laser-rate 8 --layers 8-11",
+    "deno task compress --model ./bert --out ./laser --mode laser --laser-matrices ffn --laser-rate 8",
   ],
   spectrum: [
     "deno task spectrum --model ./bert-squad",

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { preventDisplayComplaint } from "../machine.ts";
 import { TuckerdError } from "../errors.ts";
 import { log } from "../log.ts";
 import { BufferPool } from "./buffers.ts";
@@ -82,6 +83,7 @@ export class GpuDevice implements Disposable {
  * adapter gives no device
  */
 export async function openDevice(options: DeviceOptions = {}): Promise<GpuDevice> {
+  preventDisplayComplaint();
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) {
     throw new TuckerdError(

@@ -5,7 +5,7 @@
  * @module
  */
 import { log } from "../log.ts";
-import { hasGpuDevice } from "../machine.ts";
+import { hasGpuDevice, preventDisplayComplaint } from "../machine.ts";
 import type { Provider } from "./protocol.ts";
 
 /** What a user may ask for. */
@@ -18,6 +18,7 @@ export async function resolveProvider(choice: ProviderChoice): Promise<Provider>
 }
 
 async function hasHardwareAdapter(): Promise<boolean> {
+  preventDisplayComplaint();
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
   if (adapter === null) return false;
   log(

@@ -85,7 +85,9 @@ export function ranksForGlobalEnergy(layers: readonly RankedLayer[], energy: num
   const wanted = Math.min(energy, 1 - 1e-12) * layers.length;
   const kept = (choices: readonly RankChoice[]): number => choices.reduce((sum, choice) => sum + choice.energy, 0);
   const hull = lastThatHolds(layers, [-40, 0], (choices) => kept(choices) >= wanted);
-  return hull !== undefined && parametersOf(hull) < parametersOf(alone) ? hull : alone;
+  if (hull === undefined) return alone;
+  const trimmed = giveBack(layers, hull, kept(hull) - wanted);
+  return parametersOf(trimmed) < parametersOf(alone) ? trimmed : alone;
 }
 
 /** Halvings of the search for a price. */
@@ -202,6 +204,28 @@ function spendRest(layers: readonly RankedLayer[], start: readonly RankChoice[],
     }
     if (best === undefined) return choices;
     left -= best.choice.parameters - choices[best.layer]!.parameters;
+    choices[best.layer] = best.choice;
+  }
+}
+
+/** Lowers single ranks, the one first that saves most parameters per energy, as long as there is energy to spare. */
+function giveBack(layers: readonly RankedLayer[], start: readonly RankChoice[], spare: number): RankChoice[] {
+  const choices = [...start];
+  for (;;) {
+    let best: { readonly layer: number; readonly choice: RankChoice; readonly gain: number } | undefined;
+    for (const [layer, { errors, shape }] of layers.entries()) {
+      const current = choices[layer]!;
+      for (const mode of [0, 1, 2]) {
+        if (current.ranks[mode] === 1) continue;
+        const ranks = current.ranks.with(mode, current.ranks[mode]! - 1) as unknown as Ranks;
+        const choice = choiceOf(errors, tuckerCost(shape), ranks);
+        const lost = current.energy - choice.energy;
+        const gain = (current.parameters - choice.parameters) / Math.max(lost, Number.MIN_VALUE);
+        if (lost <= spare && gain > (best?.gain ?? 0)) best = { layer, choice, gain };
+      }
+    }
+    if (best === undefined) return choices;
+    spare -= choices[best.layer]!.energy - best.choice.energy;
     choices[best.layer] = best.choice;
   }
 }

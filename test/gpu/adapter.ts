@@ -4,11 +4,13 @@
  *
  * @module
  */
+import { preventDisplayComplaint } from "../../src/machine.ts";
 import { log } from "../../src/log.ts";
 
 /** Whether a missing adapter is a failure. */
 export const gpuRequired = Deno.env.get("TUCKERD_REQUIRE_GPU") === "1";
 
+preventDisplayComplaint();
 const adapter = await navigator.gpu?.requestAdapter();
 
 /** True if GPU tests are to be left out on this machine. */

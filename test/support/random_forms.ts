@@ -72,7 +72,8 @@ export function randomFactors(
     const data = Float64Array.from({ length: rows * columns }, () => (random() - 0.5) * 2 / Math.sqrt(rows));
     factors.set(role, { rows, columns, data });
   }
-  const rho = (name: string): number => symbols.get(`layer${slots[0]!.layer}.${name}.r2`) ?? h;
+  // A block whose projections are all kept has no slots, and no small space.
+  const rho = (name: string): number => symbols.get(`layer${slots[0]?.layer}.${name}.r2`) ?? h;
   const basis = (name: string): Matrix => {
     const columns = rho(name);
     return { rows: h, columns, data: randomBasis(h, columns, random) };
