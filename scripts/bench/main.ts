@@ -20,6 +20,7 @@ const suites: Readonly<Record<string, (flags: Flags) => Promise<readonly BenchRe
   decompose: async ({ slow }) => await (await import("./decompose.ts")).benchDecompose({ slow }),
   start: async () => await (await import("./start.ts")).benchStart(),
   rerank: async () => await (await import("./start.ts")).benchRerank(),
+  inference: async () => await (await import("./inference.ts")).benchInference(),
   memory: async () => await (await import("./memory.ts")).benchMemory(),
   gpu: async ({ software, peakTflops }) =>
     await (await import("./gpu.ts")).benchGpu({ software, ...(peakTflops === undefined ? {} : { peakTflops }) }),
