@@ -46,7 +46,7 @@ export function parseCommandLine(args: readonly string[], env: Environment): Com
   if (help) return { task: "help", text: helpText(task) };
   if (version) return { task: "version" };
   const variables = readEnvironment(task, env);
-  const values: OptionValues = { ...withoutTarget(variables, hasTarget(options)), ...options };
+  const values: OptionValues = { ...withoutTarget(variables, options), ...options };
   const common = {
     ...withoutUndefined({ model: values.model }),
     device: values.device ?? "auto",
@@ -89,14 +89,16 @@ export function isLoopback(host: string): boolean {
 
 const TARGETS = ["ranks", "energy", "ratio"] as const;
 
-function hasTarget(values: OptionValues): boolean {
-  return TARGETS.some((name) => values[name] !== undefined);
-}
-
-/** The three targets are one setting: `--ranks` replaces a `TUCKERD_RATIO`, instead of standing beside it. */
-function withoutTarget(values: OptionValues, drop: boolean): OptionValues {
-  const { ranks: _ranks, energy: _energy, ratio: _ratio, ...rest } = values;
-  return drop ? rest : values;
+/**
+ * The targets are one setting: `--ranks` replaces a `TUCKERD_RATIO`, instead of standing beside it. In mode `laser` the rate is one of
+ * them.
+ */
+function withoutTarget(variables: OptionValues, options: OptionValues): OptionValues {
+  const { ranks: _ranks, energy: _energy, ratio: _ratio, "laser-rate": rate, ...rest } = variables;
+  const laser = (options.mode ?? variables.mode) === "laser";
+  const given = TARGETS.some((name) => options[name] !== undefined) || (laser && options["laser-rate"] !== undefined);
+  if (!given) return variables;
+  return { ...rest, ...(laser || rate === undefined ? {} : { "laser-rate": rate }) };
 }
 
 function compressionOf(values: OptionValues): CompressionSettings {

@@ -67,7 +67,13 @@ function summary(model: ModelServer): string {
   const { totals, layers, devices } = model.compression.report();
   const errors = layers.map((layer) => layer.relativeError);
   const [least, most] = [Math.min(...errors), Math.max(...errors)].map((error) => error.toFixed(3));
+  const truncated = layers.flatMap(({ feedForward = [] }) => feedForward.map(({ relativeError }) => relativeError));
+  const networks = truncated.length === 0
+    ? ""
+    : `, ${truncated.length} feed-forward matrices truncated (relative error up to ${
+      Math.max(...truncated).toFixed(3)
+    })`;
   return `ready: ${layers.length} attention layers compressed ${totals.compressionRatio.toFixed(2)} times ` +
-    `(relative error ${least} to ${most}) in ${totals.seconds.toFixed(2)} s on ${devices.tucker.backend}; ` +
+    `(relative error ${least} to ${most})${networks} in ${totals.seconds.toFixed(2)} s on ${devices.tucker.backend}; ` +
     `inference on ${devices.inference.provider}`;
 }

@@ -3,6 +3,7 @@
  * of the factored file, of the dense file and of the graph that serves; ranks, errors and singular values.
  */
 import { assert, assertEquals } from "@std/assert/mod.js";
+import type { AttentionBlock } from "../../src/attention/types.ts";
 import type { CompressionReport } from "../../src/compress/artifact.ts";
 import { resolveOptions } from "../../src/compress/options.ts";
 import { writeModelFolder } from "../../src/compress/write_folder.ts";
@@ -16,6 +17,7 @@ import { TestSession } from "../support/session.ts";
 interface Truncated {
   readonly layer: number;
   readonly matrix: string;
+  readonly shape: readonly [number, number];
   readonly rank: number;
   readonly relativeError: number;
   readonly singularValues: readonly number[];
@@ -62,6 +64,7 @@ for (const [model, { case: name, interventions }] of Object.entries(golden.model
           const folder = `${out}/${name}-${execution}`;
           const report = await writeModelFolder(compressor, options, { out: folder, execution });
           checkReport(report, truncated);
+          if (matrices[0] === "all") checkLayerErrors(report, truncated, compressor.blocks);
           await using session = await TestSession.load({ path: `${folder}/onnx/model.onnx` });
           await compare(session);
         });
@@ -71,6 +74,9 @@ for (const [model, { case: name, interventions }] of Object.entries(golden.model
         if (!("bytes" in graph)) throw new TypeError("the graph has external data");
         await using session = await TestSession.load({ proto: decodeModel(graph.bytes), path, folder: out });
         await compare(session, feeds);
+        // Two matrices where that takes fewer numbers, else the one that they make.
+        const numbers = truncated.reduce((sum, { shape: [m, n], rank }) => sum + Math.min(rank * (m + n), m * n), 0);
+        assertEquals(Object.values(feeds).reduce((sum, { data }) => sum + data.length, 0), numbers);
       });
     }
     await Deno.remove(out, { recursive: true });
@@ -115,5 +121,25 @@ function checkReport({ layers }: CompressionReport, truncated: readonly Truncate
     const own = reported.find((each) => key(each) === key(place))!;
     assertEquals(own.rank, rank, key(place));
     assertNear([own.relativeError], [relativeError], { atol: 1e-5, rtol: 0, what: key(place) });
+  }
+}
+
+/** Errors of the layers' tensors, in which heads of grouped keys and values are repeated. */
+function checkLayerErrors(
+  { layers }: CompressionReport,
+  truncated: readonly Truncated[],
+  blocks: readonly AttentionBlock[],
+): void {
+  for (const { layer, relativeError } of layers) {
+    const { heads, keyValueHeads } = blocks[layer]!;
+    let [lost, total] = [0, 0];
+    for (const { matrix, singularValues, rank } of truncated.filter((each) => each.layer === layer)) {
+      if (!(matrix in attention)) continue;
+      const repeats = matrix === "key" || matrix === "value" ? heads / keyValueHeads : 1;
+      const squares = singularValues.map((value) => repeats * value * value);
+      total += squares.reduce((sum, value) => sum + value, 0);
+      lost += squares.slice(rank).reduce((sum, value) => sum + value, 0);
+    }
+    assertNear([relativeError], [Math.sqrt(lost / total)], { atol: 1e-5, rtol: 0, what: `layer ${layer}` });
   }
 }

@@ -73,7 +73,7 @@ def truncate(matrix, rate):
     u, s, vt = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
     rank = int(min(matrix.shape) * (10 - rate) / 10)
     error = float(np.sqrt((s[rank:] ** 2).sum() / (s**2).sum()))
-    return (u[:, :rank] * s[:rank]) @ vt[:rank], {"rank": rank, "relativeError": error, "singularValues": s.tolist()}
+    return (u[:, :rank] * s[:rank]) @ vt[:rank], {"shape": list(matrix.shape), "rank": rank, "relativeError": error, "singularValues": s.tolist()}
 
 
 def run(model, inputs):

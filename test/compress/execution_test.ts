@@ -1,0 +1,42 @@
+/** Attention and feed-forward rewrites together: the factored file computes what the dense one does, in several architectures and formats. */
+import { assert } from "@std/assert/mod.js";
+import { type CompressionRequest, resolveOptions } from "../../src/compress/options.ts";
+import { writeModelFolder } from "../../src/compress/write_folder.ts";
+import { largestDifference, largestValue } from "../support/close.ts";
+import { openTestCompressor } from "../support/compressors.ts";
+import { oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
+import { TestSession } from "../support/session.ts";
+
+const requests: readonly CompressionRequest[] = [
+  { mode: "laser", laser: { rate: 6, matrices: ["all"] } },
+  { mode: "4d-tucker-laser", compressionRatio: 2.5, layers: "0" },
+  { mode: "3d-tucker", compressionRatio: 2, matrices: ["query", "value"] },
+];
+/** Shared weights, norms between projection and rotation, fused operators, external data, 4-bit weights. */
+const subjects = [
+  ...["albert", "qwen3"].map((model) => ({ ...oracleExports(model)[0]!, reference: oracleReference(model) })),
+  ...oracleFormats().filter(({ format }) => ["fused", "external-per-tensor", "int4-asym"].includes(format)),
+];
+
+for (const { model, file, path, reference } of subjects) {
+  Deno.test(`${model}/${file}: laser, 4d-tucker-laser and 3d-tucker run factored as dense`, async () => {
+    await using opened = await openTestCompressor(path);
+    const out = await Deno.makeTempDir();
+    const { inputs } = reference.cases.find(({ name }) => name === "single")!;
+    for (const [i, request] of requests.entries()) {
+      const outputs = [];
+      for (const execution of ["factored", "dense"] as const) {
+        const folder = `${out}/${i}-${execution}`;
+        await writeModelFolder(opened.compressor, resolveOptions(request), { out: folder, execution });
+        await using session = await TestSession.load({ path: `${folder}/onnx/model.onnx` });
+        outputs.push(await session.run(inputs));
+      }
+      const [factored, dense] = outputs;
+      for (const [name, { data }] of Object.entries(dense!).filter(([name]) => !name.startsWith("present."))) {
+        const difference = largestDifference(factored![name]!.data, data);
+        assert(difference <= 2e-5 * largestValue(data), `${request.mode}, ${name}: off by ${difference}`);
+      }
+    }
+    await Deno.remove(out, { recursive: true });
+  });
+}
