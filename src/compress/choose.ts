@@ -7,6 +7,7 @@ import type { FeedForwardMatrixName } from "../attention/feed_forward/types.ts";
 import { MATRICES, type MatrixName } from "../attention/types.ts";
 import {
   chooseMode,
+  layerParameters,
   type ModeTables,
   type RankChoice,
   ranksForEnergy,
@@ -80,8 +81,13 @@ async function chooseFree(
   if (plans.length === 0) return new Map();
   const alone = mode === "3d-tucker" || mode === "auto";
   const tables = await spectra.layers(plans.map(({ block }) => block.layer), alone);
-  const byLayer = (choices: readonly Choice[]): Map<number, Choice> =>
-    new Map(choices.map((choice, i) => [plans[i]!.block.layer, choice]));
+  // Factors that would be larger than the weights are none: such a layer keeps its own, which lose nothing.
+  const saves = (parameters: number, i: number): boolean =>
+    parameters < layerParameters(tensorShape(plans[i]!.block)) || target.kind === "ratio";
+  const byLayer = (choices: readonly (Choice & { readonly parameters: number })[]): Map<number, Choice> =>
+    new Map(
+      choices.flatMap(({ parameters, ...choice }, i) => saves(parameters, i) ? [[plans[i]!.block.layer, choice]] : []),
+    );
   if (alone) {
     const subset = mode === "auto" || matrices === undefined ? {} : { matrices };
     return byLayer(plans.map((plan, i) => ({ ...chooseOwnFactors(plan, tables[i]!), ...subset })));
@@ -91,25 +97,30 @@ async function chooseFree(
     const choices = target.kind === "energy"
       ? ranksForGlobalEnergy(layers, target.energy)
       : ranksForGlobalRatio(layers, (target as { ratio: number }).ratio);
-    return byLayer(choices.map(tucker));
+    return byLayer(choices.map((choice) => ({ ...tucker(choice), parameters: choice.parameters })));
   }
-  return byLayer(plans.map(({ target }, i) =>
-    tucker(
-      target.kind === "energy" ? ranksForEnergy(layers[i]!, target.energy) : ranksForRatio(layers[i]!, target.ratio),
-    )
-  ));
+  return byLayer(plans.map(({ target }, i) => {
+    const choice = target.kind === "energy"
+      ? ranksForEnergy(layers[i]!, target.energy)
+      : ranksForRatio(layers[i]!, target.ratio);
+    return { ...tucker(choice), parameters: choice.parameters };
+  }));
 }
 
 /** Modes `3d-tucker` and `auto`, whose tables are those of all modes. */
-function chooseOwnFactors({ block, mode, target }: FreePlan, { errors, modes }: LayerSpectrum): Choice {
+function chooseOwnFactors(
+  { block, mode, target }: FreePlan,
+  { errors, modes }: LayerSpectrum,
+): Choice & { readonly parameters: number } {
   const tables: ModeTables = { shape: tensorShape(block), tucker4: errors, ...modes! };
   const best = chooseMode(tables, target, mode === "auto" ? undefined : ["3d-tucker"]);
-  if (best.ranks !== undefined) return { mode: best.mode, ranks: [...best.ranks] };
+  const { parameters } = best;
+  if (best.ranks !== undefined) return { mode: best.mode, ranks: [...best.ranks], parameters };
   const matrixRanks = MATRICES.map((name): [MatrixName, number] => [
     name,
     Math.min(best.rank!, ...storedShape(block, name)),
   ]);
-  return { mode: best.mode, matrixRanks: Object.fromEntries(matrixRanks) };
+  return { mode: best.mode, matrixRanks: Object.fromEntries(matrixRanks), parameters };
 }
 
 async function rankMatrices(

@@ -240,3 +240,13 @@ Deno.test("matrices that no layer has are refused by name", async () => {
     "48×48",
   );
 });
+
+Deno.test("a layer whose factors would be larger than its weights keeps its weights", async () => {
+  const { path } = oracleExports("bert").find(({ file }) => file === "onnx/model.onnx")!;
+  await using opened = await openTestCompressor(path);
+  for (const mode of ["4d-tucker", "auto"] as const) {
+    const { report } = await opened.compressor.compress(resolveOptions({ energy: 0.99999, mode }));
+    assertEquals(report.layers.map((layer) => [layer.mode, layer.relativeError]), Array(3).fill(["none", 0]), mode);
+    assertEquals(report.totals.compressedParameters, report.totals.attentionParameters);
+  }
+});
