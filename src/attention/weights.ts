@@ -18,24 +18,43 @@ export interface ExtractedWeights {
 }
 
 /**
- * Weights and biases of a block that `findAttention` found in this model. Reads only this block's tensors; the arrays are
- * the caller's.
+ * Weights and biases of a block that `findAttention` found in this model. Each matrix is read when it is first asked for, since
+ * who needs the sizes and biases alone shouldn't pay for weights; the arrays are the caller's.
  *
  * @throws TuckerdError "bad-model" if a tensor can't be read; RangeError if the block isn't this model's.
  */
 export function extractWeights(model: OnnxModel, block: AttentionBlock): ExtractedWeights {
   const { sites: [site], ...sizes } = locatedBlock(analyse(model), block.layer);
   const { hiddenSize, heads, headSize } = sizes;
-  const weights = {
+  const read = {
+    query: once(() => extractColumns(site.query, model.folder)),
+    key: once(() => extractColumns(site.key, model.folder)),
+    value: once(() => extractColumns(site.value, model.folder)),
+    output: once(() => rowsOf(site, model.folder)),
+  };
+  const weights: AttentionWeights = {
     hiddenSize,
     heads,
     headSize,
-    query: extractColumns(site.query, model.folder),
-    key: extractColumns(site.key, model.folder),
-    value: extractColumns(site.value, model.folder),
-    output: rowsOf(site, model.folder),
+    get query() {
+      return read.query();
+    },
+    get key() {
+      return read.key();
+    },
+    get value() {
+      return read.value();
+    },
+    get output() {
+      return read.output();
+    },
   };
   return { weights, biases: biasesOf(site) };
+}
+
+function once<T extends object>(read: () => T): () => T {
+  let value: T | undefined;
+  return () => value ??= read();
 }
 
 /** What the context is multiplied by on its way to the output, apart from the weights. */
