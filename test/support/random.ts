@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { testSeed } from "./seed.ts";
 import { print } from "../../src/log.ts";
 
 /** A generator of uniform numbers in [0, 1) (mulberry32). */
@@ -10,7 +11,7 @@ export type Random = () => number;
 
 /** A generator with the seed of `TEST_SEED`, or a new one; the seed is printed. */
 export function seededRandom(test: string): Random {
-  const seed = Number(Deno.env.get("TEST_SEED") ?? Math.floor(Math.random() * 2 ** 32));
+  const seed = testSeed();
   print(`${test}: TEST_SEED=${seed}`);
   let state = seed >>> 0;
   return () => {

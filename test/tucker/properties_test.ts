@@ -1,3 +1,4 @@
+import { testSeed } from "../support/seed.ts";
 import fc from "fast-check";
 import { assert } from "@std/assert/mod.js";
 import type { AttentionWeights } from "../../src/attention/types.ts";
@@ -10,7 +11,7 @@ import { options, randomWeights, relativeDistance, scaled, WHERE } from "./layer
 import { randomArray } from "./random.ts";
 
 /** fast-check prints seed and counterexample of a failure. */
-const RUNS = { numRuns: 25 };
+const RUNS = { numRuns: 25, seed: testSeed() };
 
 interface Layer {
   readonly weights: AttentionWeights;
@@ -80,15 +81,20 @@ Deno.test("at full ranks the reconstruction is exact", async () => {
 
 Deno.test("the error falls with every rank", async () => {
   using ops = await createCpuOps();
+
   await check(async ({ weights, ranks, text }) => {
     const { relativeError } = await decomposeLayer(weights, options({ ranks }), ops);
+    const { errors } = await hosvd(weights, { layout: "heads", balance: false, where: WHERE }, ops);
     for (const [mode, length] of [weights.hiddenSize, weights.headSize, 4].entries()) {
       if (ranks[mode]! === length) continue;
       const more = ranks.with(mode, ranks[mode]! + 1) as unknown as Ranks;
+      const [before, after] = [errors.relativeError(ranks), errors.relativeError(more)];
+      assert(after <= before + 1e-9, `${text}: the table's ${before} → ${after} at [${more}]`);
+      // HOOI finds local optima, so its own error may rise a little. What holds (Vannieuwenhoven et al. 2012, theorem 6.5, three
+      // truncated modes): it is at most √3 times the optimum, which isn't above any error at lower ranks.
       const result = await decomposeLayer(weights, options({ ranks: more }), ops);
-      // HOOI finds local optima: what is guaranteed is the HOSVD's order, up to what sweeps gain
       assert(
-        result.relativeError <= relativeError + 5e-3,
+        result.relativeError <= Math.sqrt(3) * relativeError + 1e-9,
         `${text}: ${relativeError} → ${result.relativeError} at [${more}]`,
       );
     }
