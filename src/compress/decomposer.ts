@@ -119,6 +119,8 @@ export class Decomposer implements AsyncDisposable {
   #spawn(): Child {
     const process = new Deno.Command(Deno.execPath(), {
       args: ["run", "-A", "--quiet", new URL("./child.ts", import.meta.url).pathname, this.#graphPath],
+      // glibc otherwise keeps what a layer took, and the next layers take more.
+      env: { MALLOC_ARENA_MAX: "1", MALLOC_TRIM_THRESHOLD_: "131072", MALLOC_MMAP_THRESHOLD_: "65536" },
       stdin: "piped",
       stdout: "piped",
       stderr: "inherit",
