@@ -1,7 +1,7 @@
 /**
- * The only user of the console. One ladder, `DEBUG=0..3`: 0 what a user needs to know, 1 a summary of each step, 2 kernels
- * and times, 3 WGSL and graph differences. Lines go to stderr, so that `--json` reports on stdout stay clean. Never log
- * user text (questions, contexts, prompts).
+ * The only user of the console. One ladder, `DEBUG=0..3`: 0 what a user needs to know, 1 a summary of each step, 2 each
+ * kernel as it runs, compile times and stack traces, 3 WGSL sources. Lines go to stderr, so that `--json` reports on stdout
+ * stay clean. Never log user text (questions, contexts, prompts).
  *
  * @module
  */

@@ -37,8 +37,8 @@ const EXAMPLES: Readonly<Record<TaskName, readonly string[]>> = {
 const DEBUG_LADDER = [
   "DEBUG=0  what a user needs to know (default)",
   "DEBUG=1  and a summary of each step",
-  "DEBUG=2  and kernels with their times",
-  "DEBUG=3  and WGSL sources and graph differences",
+  "DEBUG=2  and each kernel as it runs, compile times, stack traces",
+  "DEBUG=3  and WGSL sources",
 ];
 
 /** The text of `--help`: of one task, or of the program where no task is named. */
