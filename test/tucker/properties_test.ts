@@ -83,19 +83,17 @@ Deno.test("the error falls with every rank", async () => {
   using ops = await createCpuOps();
 
   await check(async ({ weights, ranks, text }) => {
-    const { relativeError } = await decomposeLayer(weights, options({ ranks }), ops);
     const { errors } = await hosvd(weights, { layout: "heads", balance: false, where: WHERE }, ops);
     for (const [mode, length] of [weights.hiddenSize, weights.headSize, 4].entries()) {
       if (ranks[mode]! === length) continue;
       const more = ranks.with(mode, ranks[mode]! + 1) as unknown as Ranks;
       const [before, after] = [errors.relativeError(ranks), errors.relativeError(more)];
       assert(after <= before + 1e-9, `${text}: the table's ${before} → ${after} at [${more}]`);
-      // HOOI finds local optima, so its own error may rise a little. What holds (Vannieuwenhoven et al. 2012, theorem 6.5, three
-      // truncated modes): it is at most √3 times the optimum, which isn't above any error at lower ranks.
+      // HOOI finds local optima, so its own error may rise a little between ranks; it stays under the table, which falls.
       const result = await decomposeLayer(weights, options({ ranks: more }), ops);
       assert(
-        result.relativeError <= Math.sqrt(3) * relativeError + 1e-9,
-        `${text}: ${relativeError} → ${result.relativeError} at [${more}]`,
+        result.relativeError <= after + 1e-6,
+        `${text}: ${result.relativeError} above the table's ${after} at [${more}]`,
       );
     }
   });
