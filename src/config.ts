@@ -133,6 +133,7 @@ function compressionOf(values: OptionValues): CompressionSettings {
     balance: values.balance,
     layers: values.layers,
     budget: values.budget,
+    overrides: values.overrides,
     matrices: values.matrices,
     laser: Object.keys(laser).length === 0 ? undefined : laser,
   });

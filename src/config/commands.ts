@@ -16,6 +16,8 @@ export interface CompressionSettings {
   /** `all`, or a list such as `0,2-5`. */
   readonly layers?: string;
   readonly budget?: NonNullable<OptionValues["budget"]>;
+  /** Single layers by number. */
+  readonly overrides?: NonNullable<OptionValues["overrides"]>;
   /** For mode `3d-tucker`. */
   readonly matrices?: NonNullable<OptionValues["matrices"]>;
   /** For the modes `laser` and `4d-tucker-laser`. */

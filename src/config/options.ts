@@ -134,6 +134,12 @@ export const OPTIONS = {
     defaultText: "all",
     tasks: compressing,
   }),
+  overrides: option({
+    placeholder: "3=R1,R2,R3;0=skip",
+    schema: z.string().transform(parseOverrides),
+    help: "Single layers by number: ranks of their own, or skip to leave a layer as it is. Quote it for the shell.",
+    tasks: compressing,
+  }),
   mode: option({
     placeholder: MODES.join("|"),
     schema: oneOf(MODES),
@@ -284,6 +290,30 @@ export const OPTIONS = {
     tasks: ["start"],
   }),
 } as const;
+
+/** One layer's exception to what holds for all. */
+interface LayerOverride {
+  readonly ranks?: [number, number, number];
+  readonly skip?: boolean;
+}
+
+const overridesRule = "must be LAYER=R1,R2,R3 or LAYER=skip, with semicolons between, each layer once";
+
+function parseOverrides(value: string, context: z.RefinementCtx): Record<string, LayerOverride> {
+  const overrides: Record<string, LayerOverride> = {};
+  for (const part of value.split(";").map((each) => each.trim())) {
+    const [, layer, setting] = /^(\d{1,6})=(skip|[1-9]\d{0,8},[1-9]\d{0,8},[1-9]\d{0,8})$/.exec(part) ?? [];
+    const name = String(Number(layer));
+    if (layer === undefined || setting === undefined || Object.hasOwn(overrides, name)) {
+      context.addIssue({ code: "custom", message: overridesRule });
+      return z.NEVER;
+    }
+    overrides[name] = setting === "skip"
+      ? { skip: true }
+      : { ranks: setting.split(",").map(Number) as [number, number, number] };
+  }
+  return overrides;
+}
 
 function rangesAscend(value: string): boolean {
   return value.split(",").every((part) => {

@@ -121,6 +121,11 @@ Deno.test("ranks, energy and ratio are one setting: a given one replaces the var
   assertEquals(parse("start", "--mode none").compression, { mode: "none" });
 });
 
+Deno.test("overrides of single layers are those of the HTTP contract", () => {
+  const { compression } = parse("start", "--ratio 3 --overrides 3=96,24,4;0=skip");
+  assertEquals(compression, { compressionRatio: 3, overrides: { "3": { ranks: [96, 24, 4] }, "0": { skip: true } } });
+});
+
 Deno.test("values that break a rule: what, the rule, the value, what to do", async (t) => {
   const cases: [string, string][] = [
     ["--ranks=0,8,4", '--ranks must be three positive integers r1,r2,r3 (hidden, head and stack rank), got "0,8,4"'],
@@ -138,6 +143,13 @@ Deno.test("values that break a rule: what, the rule, the value, what to do", asy
     ["--ratio=1e999", '--ratio must be a number of at least 1, got "1e999"'],
     ["--layers=5-", '--layers must be all, or layer numbers and ranges such as 0,2-5, got "5-"'],
     ["--layers=5-2", '--layers must have ranges that ascend, such as 2-5, got "5-2"'],
+    [
+      "--overrides=3=8,8",
+      '--overrides must be LAYER=R1,R2,R3 or LAYER=skip, with semicolons between, each layer once, got "3=8,8"',
+    ],
+    ["--overrides=3=0,8,4", "--overrides must be LAYER=R1,R2,R3 or LAYER=skip"],
+    ["--overrides=3=skip;03=8,8,4", "--overrides must be LAYER=R1,R2,R3 or LAYER=skip"],
+    ["--overrides=", "--overrides must be LAYER=R1,R2,R3 or LAYER=skip"],
     ["--mode=5d", '--mode must be one of 4d-tucker, 3d-tucker, laser, 4d-tucker-laser, auto, none, got "5d"'],
     ["--device=gpu", '--device must be one of auto, webgpu, cpu, got "gpu"'],
     ["--port=65536", '--port must be an integer from 0 to 65535, got "65536"'],
