@@ -83,7 +83,7 @@ export class Conformance {
     await using session = await TestSession.load(rewritten);
     for (const entry of this.#fitting(session, file)) {
       const outputs = await session.run(entry.inputs, feeds);
-      for (const [name, numbers] of expectedNumbers(outputs, entry)) {
+      for (const [name, numbers] of comparable(outputs, entry)) {
         assertNear(numbers.actual, numbers.expected, { atol: 1e-4, rtol: 0, what: `${file} ${entry.name} ${name}` });
       }
     }
@@ -135,7 +135,7 @@ export class Conformance {
         const entry = this.#fitting(session, file).find((candidate) => candidate.name === caseName);
         if (entry === undefined) continue;
         const outputs = await session.run(entry.inputs, feeds);
-        for (const [output, { actual, expected }] of expectedNumbers(outputs, { ...entry, outputs: nested })) {
+        for (const [output, { actual, expected }] of comparable(outputs, { ...entry, outputs: nested })) {
           const what = `${file} ${name} ${caseName} ${execution} ${output}`;
           assertNear(actual, expected, { atol: 1e-3 * largestValue(expected), rtol: 0, what });
         }
@@ -218,7 +218,7 @@ function isPast(name: string): boolean {
 }
 
 /** Outputs that both have; positions that the mask hides are left out where the model is causal. */
-function expectedNumbers(
+export function comparable(
   outputs: Record<string, Numbers>,
   entry: OracleCase,
 ): [string, { actual: number[]; expected: number[] }][] {

@@ -116,8 +116,10 @@ export interface OracleFormat extends OracleExport {
   readonly format: string;
   /** Outputs of that very file; the model's own reference where the file holds the very same weights. */
   readonly reference: OracleReference;
-  /** Outputs after `full` interventions: where the file quantises activations, those differ from the original. */
-  readonly full: OracleIntervention | undefined;
+  /** What was done to that very file's weights; to the model's own where the file holds the very same. */
+  readonly interventions: readonly OracleIntervention[];
+  /** Whether reference and interventions are this file's own, rather than the model's. */
+  readonly own: boolean;
 }
 
 /** Every model in every other format that is here. */
@@ -128,9 +130,10 @@ export function oracleFormats(): OracleFormat[] {
       const folder = new URL(`${model}/${format}/`, formats).pathname;
       const own = JSON.parse(Deno.readTextFileSync(`${folder}reference.json`)) as OracleReference;
       const tucker = JSON.parse(Deno.readTextFileSync(`${folder}tucker.json`)) as OracleTucker;
-      const reference = "cases" in own ? own : oracleReference(model);
-      const full = tucker.interventions.find(({ name }) => name === "full");
-      return { model, format, file: `${format}/model.onnx`, path: `${folder}model.onnx`, reference, full };
+      const named = { model, format, file: `${format}/model.onnx`, path: `${folder}model.onnx` };
+      if ("cases" in own) return { ...named, reference: own, interventions: tucker.interventions, own: true };
+      const { interventions } = oracleTucker(model);
+      return { ...named, reference: oracleReference(model), interventions, own: false };
     })
   ).sort((a, b) => a.path < b.path ? -1 : 1);
 }
