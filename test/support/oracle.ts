@@ -125,7 +125,7 @@ export interface OracleFormat extends OracleExport {
 /** Every model in every other format that is here. */
 export function oracleFormats(): OracleFormat[] {
   const formats = new URL("../testdata/oracle_formats/", import.meta.url);
-  return [...Deno.readDirSync(formats)].flatMap(({ name: model }) =>
+  return [...Deno.readDirSync(formats)].filter(({ isDirectory }) => isDirectory).flatMap(({ name: model }) =>
     [...Deno.readDirSync(new URL(model, formats))].map(({ name: format }) => {
       const folder = new URL(`${model}/${format}/`, formats).pathname;
       const own = JSON.parse(Deno.readTextFileSync(`${folder}reference.json`)) as OracleReference;

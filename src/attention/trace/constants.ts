@@ -106,16 +106,26 @@ function evaluateConstant(
   return node.opType === "DequantizeLinear" ? dequantised(node, inputs) : combineConstants(node, inputs);
 }
 
-/** (x − zero point) · scale, per tensor or along one axis. */
+/** (x − zero point) · scale: of the whole tensor, along one axis, or by blocks of an axis. */
 function dequantised(node: NodeProto, inputs: readonly (ConstantArray | undefined)[]): ConstantArray | undefined {
   const [x, scale, zeroPoint] = inputs;
-  if (x === undefined || scale === undefined || intAttribute(node, "block_size", 0) !== 0) return undefined;
+  if (x === undefined || scale === undefined) return undefined;
   const { shape } = x;
   const axis = axisOf(intAttribute(node, "axis", 1), shape.length);
   const inner = sizeOf(shape.slice(axis + 1));
-  const along = scale.data.length;
+  const size = shape[axis] ?? 1;
+  const block = intAttribute(node, "block_size", 0);
+  const blocks = Math.ceil(size / block);
+  const channelOf = scale.data.length === 1
+    ? () => 0
+    : block === 0
+    ? (i: number) => Math.floor(i / inner) % size
+    : (i: number) => {
+      const along = Math.floor(i / inner);
+      return (Math.floor(along / size) * blocks + Math.floor(along % size / block)) * inner + i % inner;
+    };
   const data = Float32Array.from({ length: sizeOf(shape) }, (_, i) => {
-    const channel = along === 1 ? 0 : Math.floor(i / inner) % along;
+    const channel = channelOf(i);
     return (x.data[i]! - (zeroPoint?.data[channel] ?? 0)) * scale.data[channel]!;
   });
   return { shape, data };

@@ -79,7 +79,7 @@ const matmulNBits: Reader = (graph, node, valueOf) => {
   const bits = intAttribute(node, "bits", 4);
   // Reordered groups, real zero points and a bias of its own are newer options that no exporter of ours uses.
   if (stream === undefined || name === undefined || scales === undefined || groupIndex || bias) return undefined;
-  if (!valueOf(name).constant || (bits !== 4 && bits !== 8)) return undefined;
+  if (!valueOf(name).constant || ![2, 4, 8].includes(bits)) return undefined;
   if (zeroPoints && !valueOf(zeroPoints).integer) return undefined;
   return {
     stream,
