@@ -13,7 +13,7 @@ import type { OpsTensor, TuckerOps } from "./ops.ts";
 import { normalisation } from "./normalise.ts";
 import { checkRanks } from "./ranks.ts";
 import { checkWeights, type LayerPlace, matrixNorms, tensorise } from "./tensorise.ts";
-import type { Layout, Ranks, TuckerFactors } from "./types.ts";
+import type { LayerDecomposition, Layout, Ranks, TuckerFactors } from "./types.ts";
 
 /** What to decompose. */
 export interface HosvdOptions {
@@ -85,13 +85,19 @@ export async function hosvd(weights: AttentionWeights, options: HosvdOptions, op
 }
 
 /**
- * Factors at lower ranks, by slicing. Their error is that of the table; HOOI (`decomposeLayer`) at the same ranks reaches
- * a slightly lower one.
+ * The decomposition at lower ranks by slicing full factors, with its errors, from the HOSVD alone: the weights aren't read. The errors
+ * are exact for the weights that the full factors stand for (the originals to float32's rounding), and sums of squares, so that
+ * nothing cancels; HOOI (`decomposeLayer`) at the same ranks reaches a slightly lower one.
  *
+ * @param full factors of full rank d, h, 4 (`Hosvd.factors`)
  * @throws TuckerdError `invalid` for ranks above the dimensions.
  */
-export function truncateHosvd({ factors }: Pick<Hosvd, "factors">, ranks: Ranks, where: LayerPlace): TuckerFactors {
-  const { ranks: [d, h, stack], u1, u2, u3, core, matrixScales } = factors;
+export function truncateHosvd(
+  full: TuckerFactors,
+  ranks: Ranks,
+  where: LayerPlace,
+): Pick<LayerDecomposition, "factors" | "relativeError" | "matrixErrors"> {
+  const { ranks: [d, h, stack], u1, u2, u3, core } = full;
   const heads = core.length / (d * h * stack);
   checkRanks([d, h, stack, heads], ranks, where);
   const [r1, r2, r3] = ranks;
@@ -102,14 +108,50 @@ export function truncateHosvd({ factors }: Pick<Hosvd, "factors">, ranks: Ranks,
       sliced.set(core.subarray(from, from + r3 * heads), (a * r2 + b) * r3 * heads);
     }
   }
-  return {
+  const factors = {
     ranks,
     u1: columns(u1, d, r1),
     u2: columns(u2, h, r2),
     u3: columns(u3, stack, r3),
     core: sliced,
-    matrixScales,
+    matrixScales: full.matrixScales,
   };
+  return { factors: { kind: "tucker4", factors }, ...truncationErrors(full, ranks) };
+}
+
+/**
+ * Errors of the slice: u1 and u2 are orthogonal, so a matrix's squared distance is that of its slices of the core, mixed by u3, with
+ * the kept corner taken out.
+ */
+function truncationErrors(
+  { ranks: [d, h, stack], u3, core, matrixScales }: TuckerFactors,
+  [r1, r2, r3]: Ranks,
+): Pick<LayerDecomposition, "relativeError" | "matrixErrors"> {
+  const heads = core.length / (d * h * stack);
+  const [lost, whole] = [new Float64Array(stack), new Float64Array(stack)];
+  for (let a = 0; a < d; a++) {
+    for (let b = 0; b < h; b++) {
+      const kept = a < r1 && b < r2 ? r3 : 0;
+      const start = (a * h + b) * stack * heads;
+      for (let s = 0; s < stack; s++) {
+        for (let i = start; i < start + heads; i++) {
+          let [rest, entry] = [0, 0];
+          for (let k = 0; k < stack; k++) {
+            const term = u3[s * stack + k]! * core[i + k * heads]!;
+            entry += term;
+            if (k >= kept) rest += term;
+          }
+          lost[s]! += rest * rest;
+          whole[s]! += entry * entry;
+        }
+      }
+    }
+  }
+  const ratio = (part: number, total: number): number => part === 0 ? 0 : Math.sqrt(part / total);
+  const [q, k, v, o] = Array.from(lost, (part, s) => ratio(part, whole[s]!)) as [number, number, number, number];
+  const scaled = (squares: Float64Array): number =>
+    squares.reduce((total, square, s) => total + square * matrixScales[s]! ** 2, 0);
+  return { relativeError: ratio(scaled(lost), scaled(whole)), matrixErrors: { q, k, v, o } };
 }
 
 interface Basis {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type AttentionWeights, MATRICES } from "../../src/attention/types.ts";
+import { type AttentionWeights, MATRICES, type MatrixName } from "../../src/attention/types.ts";
 import type { DecomposeOptions } from "../../src/tucker/mod.ts";
 import { randomArray, uniform } from "./random.ts";
 
@@ -65,10 +65,14 @@ export function scaled(weights: AttentionWeights, factor: number): AttentionWeig
   return result;
 }
 
-/** ‖a − b‖ / ‖a‖ over all four matrices, in float64. */
-export function relativeDistance(a: AttentionWeights, b: AttentionWeights): number {
+/** ‖a − b‖ / ‖a‖ over all four matrices or some of them, in float64. */
+export function relativeDistance(
+  a: AttentionWeights,
+  b: AttentionWeights,
+  matrices: readonly MatrixName[] = MATRICES,
+): number {
   let [residual, norm] = [0, 0];
-  for (const name of MATRICES) {
+  for (const name of matrices) {
     for (let i = 0; i < a[name].length; i++) {
       residual += (a[name][i]! - b[name][i]!) ** 2;
       norm += a[name][i]! ** 2;
