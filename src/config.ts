@@ -12,6 +12,8 @@ import { UsageError } from "./config/usage_error.ts";
 
 export type { Environment } from "./config/arguments.ts";
 export {
+  type Algorithm,
+  ALGORITHMS,
   ATTENTION_NAMES,
   type Budget,
   BUDGETS,
@@ -68,7 +70,15 @@ export function parseCommandLine(args: readonly string[], env: Environment): Com
         json,
       };
     case "spectrum":
-      return { task, ...common, ...withoutUndefined({ svg: values.svg }), json };
+      return {
+        task,
+        ...common,
+        layers: values.layers ?? "all",
+        layout: values.layout ?? "heads",
+        balance: values.balance ?? false,
+        ...withoutUndefined({ svg: values.svg }),
+        json,
+      };
     case "eval":
       return {
         task,
@@ -129,6 +139,7 @@ function compressionOf(values: OptionValues): CompressionSettings {
     energy: values.energy,
     compressionRatio: values.ratio,
     mode,
+    algorithm: values.algorithm,
     layout: values.layout,
     balance: values.balance,
     layers: values.layers,
@@ -154,6 +165,13 @@ function checkLaser(mode: OptionValues["mode"], values: OptionValues, targets: r
       setting: `--laser-rate and --${targets[0]}`,
       rule: "exclude each other with --mode laser",
       hint: "the rate and an energy or a ratio both say how far to truncate: give one",
+    });
+  }
+  if (values.algorithm === "hosvd" && mode !== undefined && !mode.startsWith("4d-tucker")) {
+    throw new UsageError({
+      setting: "--algorithm hosvd",
+      rule: `has no meaning with --mode ${mode}`,
+      hint: "use --mode 4d-tucker or 4d-tucker-laser",
     });
   }
   if (values.matrices !== undefined && mode !== "3d-tucker") {

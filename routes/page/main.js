@@ -78,7 +78,9 @@ function showTotals() {
     ),
   );
   byId("devices").textContent =
-    `${report.mode}, layout ${report.layout}, ${report.execution}. Decomposed on ${devices.tucker.backend} ` +
+    `${report.mode}${
+      report.algorithm === "hosvd" ? " (sliced HOSVD)" : ""
+    }, layout ${report.layout}, ${report.execution}. Decomposed on ${devices.tucker.backend} ` +
     `(${devices.tucker.adapter}) in ${totals.seconds.toFixed(2)} s, inference by ${devices.inference.provider}.`;
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { z } from "@hono/zod-openapi";
-import { ATTENTION_NAMES, BUDGETS, LASER_NAMES, LAYERS_PATTERN, MODES } from "../../src/config.ts";
+import { ALGORITHMS, ATTENTION_NAMES, BUDGETS, LASER_NAMES, LAYERS_PATTERN, MODES } from "../../src/config.ts";
 import { FeedForward, MatrixRanks, Report } from "./report.ts";
 import { Layout, Mode, Ranks } from "./ranks.ts";
 
@@ -27,6 +27,11 @@ export const CompressionRequest = z.strictObject({
   energy: energy.optional(),
   compressionRatio: compressionRatio.optional(),
   mode: z.enum(MODES).optional().openapi({ description: "Default: the mode that serves now." }),
+  algorithm: z.enum(ALGORITHMS).optional().openapi({
+    description:
+      "How 4-D Tucker factors are found: by HOOI (lowest error, the default), or sliced from each layer's full HOSVD, " +
+      "which is computed once and kept, so that other ranks take milliseconds.",
+  }),
   layout: Layout.optional(),
   balance: z.boolean().optional().openapi({
     description: "Scales Q, K, V and O to equal norm before, and back after.",

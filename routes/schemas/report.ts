@@ -4,6 +4,7 @@
  * @module
  */
 import { z } from "@hono/zod-openapi";
+import { ALGORITHMS } from "../../src/config.ts";
 import { Layout, Mode, Ranks } from "./ranks.ts";
 
 const beforeAfter = z.object({ before: z.number(), after: z.number() });
@@ -48,6 +49,7 @@ export const Report = z.object({
   model: z.string(),
   architecture: z.string(),
   mode: Mode,
+  algorithm: z.enum(ALGORITHMS).openapi({ description: "How 4-D Tucker factors were found." }),
   layout: Layout,
   execution: z.enum(["factored", "dense"]),
   devices: z.object({
@@ -80,6 +82,7 @@ export const Report = z.object({
     model: "default",
     architecture: "bert",
     mode: "4d-tucker",
+    algorithm: "hooi",
     layout: "heads",
     execution: "factored",
     devices: { tucker: { backend: "cpu", adapter: "onnxruntime" }, inference: { provider: "cpu" } },

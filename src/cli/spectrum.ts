@@ -21,7 +21,8 @@ const shares = [1, 3 / 4, 1 / 2, 1 / 3, 1 / 4, 1 / 8];
 export async function spectrum(command: SpectrumCommand): Promise<void> {
   await using resources = new AsyncDisposableStack();
   const compressor = await openCompressor(command, resources);
-  const layers = await compressor.spectrum({ layout: "heads", balance: false });
+  const { layout, balance } = command;
+  const layers = await compressor.spectrum({ layout, balance, layers: command.layers });
   if (command.svg !== undefined) await writePlot(command.svg, spectrumPlot(compressor.folder.id, layers));
   if (command.json) {
     const json = layers.map(({ block, spectrum }) => ({
@@ -33,7 +34,7 @@ export async function spectrum(command: SpectrumCommand): Promise<void> {
         head: [...spectrum.singularValues.head],
         stack: [...spectrum.singularValues.stack],
       },
-      errors: errorRows(layers[block.layer]!),
+      errors: errorRows({ block, spectrum }),
     }));
     return print(JSON.stringify({ model: compressor.folder.id, layers: json }, null, 2));
   }

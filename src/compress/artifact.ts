@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Algorithm } from "../config.ts";
 import type { Layout, Mode, Ranks } from "../tucker/types.ts";
 
 /** A dense float32 tensor on the host, row-major. */
@@ -79,6 +80,8 @@ export interface CompressionReport {
   readonly model: string;
   readonly architecture: string;
   readonly mode: Mode;
+  /** How 4-D Tucker factors were found. */
+  readonly algorithm: Algorithm;
   readonly layout: Layout;
   readonly execution: "factored" | "dense";
   readonly devices: {

@@ -12,6 +12,7 @@ import { log } from "../log.ts";
 import { loadModel, type OnnxModel } from "../onnx/model.ts";
 import { decomposeLayer, type DenseMatrix, hosvd, truncatedSvd } from "../tucker/mod.ts";
 import { encodeFactorFile, type FactorFile, writeAtomically } from "./factor_file.ts";
+import { slicedLayer } from "./full_hosvd.ts";
 import { toFactorFile } from "./layer_file.ts";
 import { ChildCommand, type ChildEvent, type MatrixTask, type SingularValuesTask, type Task } from "./layer_task.ts";
 import { feedForwardMatrix } from "./matrices.ts";
@@ -40,12 +41,23 @@ function blockOf({ found }: Loaded, layer: number): FoundAttention["blocks"][num
   return block;
 }
 
+/** What a task is done with. */
+interface Means {
+  readonly source: OpsSource;
+  /** The file of the full HOSVD that a layer is sliced from. */
+  readonly full: string | null;
+}
+
 /** The file that a task asks for. */
-async function perform(loaded: Loaded, task: Task, source: OpsSource): Promise<FactorFile> {
+async function perform(loaded: Loaded, task: Task, { source, full }: Means): Promise<FactorFile> {
   const block = blockOf(loaded, task.layer);
   const where = { layer: block.layer, name: block.name };
   switch (task.task) {
     case "layer": {
+      if (full !== null) {
+        const weights = () => extractWeights(loaded.model, block).weights;
+        return toFactorFile(await slicedLayer(task, { path: full, weights, ops: source, where }));
+      }
       const { weights } = extractWeights(loaded.model, block);
       const { value, ops } = await source.use((ops) =>
         task.matrixRanks === undefined
@@ -99,7 +111,7 @@ async function serve(graphPath: string): Promise<void> {
       }
       await source.open(command.device);
       for (const [index, file] of command.files.entries()) {
-        const result = await perform(loaded, command.tasks[index]!, source);
+        const result = await perform(loaded, command.tasks[index]!, { source, full: command.full[index] ?? null });
         await writeAtomically(file, encodeFactorFile(result));
         tell({ event: "task", id: command.id, index });
       }

@@ -56,13 +56,15 @@ export async function chooseTasks(
   const free = plans.filter((plan): plan is FreePlan => plan.target !== undefined && plan.target.kind !== "ranks");
   const chosen = await chooseFree(free, options, spectra);
   const truncated = await rankMatrices(plans.flatMap((plan) => plan.truncated), options, spectra);
-  const { layout, balance } = options;
+  const { layout, balance, algorithm } = options;
   const layers = plans.flatMap((plan): LayerTask[] => {
     const { layer } = plan.block;
     const choice = plan.target?.kind === "ranks"
       ? given(plan, plan.target.ranks, options)
       : chosen.get(layer) ?? attentionTruncation(truncated, layer);
-    return choice === undefined ? [] : [{ task: "layer", layer, layout, balance, ...choice }];
+    if (choice === undefined) return [];
+    const sliced = algorithm === "hosvd" && choice.mode === "4d-tucker";
+    return [{ task: "layer", layer, layout, balance, ...(sliced ? { algorithm } : {}), ...choice }];
   });
   return { layers, matrices: truncated.flatMap(feedForwardTask) };
 }

@@ -8,6 +8,7 @@ import { type FeedForwardBlock, findFeedForward } from "../attention/feed_forwar
 import { type AttentionBlock, findAttention, type FoundAttention } from "../attention/mod.ts";
 import { TuckerdError } from "../errors.ts";
 import { loadModel, type OnnxModel } from "../onnx/model.ts";
+import { parseLayers } from "../tucker/mod.ts";
 import type { CompressedModel, CompressionReport } from "./artifact.ts";
 import { chooseTasks, type ChosenTasks, type SpectrumSource } from "./choose.ts";
 import { type CompressedLayer, type CompressedMatrix, compressedMatrix, type Decomposed } from "./decomposed.ts";
@@ -210,11 +211,18 @@ export class Compressor {
     });
   }
 
-  /** Singular values of every layer's tensor. */
-  async spectrum(options: Pick<CompressionOptions, "layout" | "balance">): Promise<readonly SpectrumOfLayer[]> {
+  /**
+   * Singular values of the chosen layers' tensors.
+   *
+   * @throws TuckerdError `invalid` for a layer that isn't there
+   */
+  async spectrum(
+    options: Pick<CompressionOptions, "layout" | "balance" | "layers">,
+  ): Promise<readonly SpectrumOfLayer[]> {
+    const blocks = parseLayers(options.layers, this.blocks.length).map((layer) => this.blocks[layer]!);
     const spectra = await this.#spectrumSource({ ...options, matrices: undefined })
-      .layers(this.blocks.map((block) => block.layer), false);
-    return this.blocks.map((block, i) => ({ block, spectrum: spectra[i]! }));
+      .layers(blocks.map((block) => block.layer), false);
+    return blocks.map((block, i) => ({ block, spectrum: spectra[i]! }));
   }
 
   async #tasks(

@@ -21,6 +21,8 @@ export const LayerTask = z.object({
   mode: z.enum(["4d-tucker", "3d-tucker", "laser"]),
   layout,
   balance: z.boolean(),
+  /** `hosvd`: the factors are sliced from the layer's full ones (`HosvdTask`); absent, they are HOOI's. */
+  algorithm: z.literal("hosvd").optional(),
   /** Of the Tucker modes. */
   ranks: z.tuple([z.int(), z.int(), z.int()]).optional(),
   /** Of mode `laser`: only the matrices named are truncated. */
@@ -30,6 +32,11 @@ export const LayerTask = z.object({
 });
 /** One layer's attention, decomposed. */
 export type LayerTask = z.infer<typeof LayerTask>;
+
+/** One layer's full HOSVD, whose factors are sliced. It is made where a `LayerTask` needs it, and kept. */
+export const HosvdTask = z.object({ task: z.literal("hosvd"), layer, layout, balance: z.boolean() });
+/** One layer's full HOSVD. */
+export type HosvdTask = z.infer<typeof HosvdTask>;
 
 /** One matrix of a feed-forward network, truncated. */
 export const MatrixTask = z.object({
@@ -79,16 +86,20 @@ export const Device = z.enum(["auto", "webgpu", "cpu"]);
 export type Device = z.infer<typeof Device>;
 
 /** What a result depends on, as hex: model content, algorithm, backend asked for, and the task. */
-export function taskKey(modelDigest: string, device: Device, task: Task): string {
+export function taskKey(modelDigest: string, device: Device, task: Task | HosvdTask): string {
   return digestText(JSON.stringify([ALGORITHM_VERSION, modelDigest, device, Object.entries(task).sort()]));
 }
 
-/** A command to the child: one line of JSON on its standard input. `files[i]` is where the i-th result goes. */
+/**
+ * A command to the child: one line of JSON on its standard input. `files[i]` is where the i-th result goes, `full[i]` where the full
+ * HOSVD lies that it is sliced from, or goes if there is none.
+ */
 export const ChildCommand = z.object({
   id: z.int(),
   device: Device,
   tasks: z.array(Task).readonly(),
   files: z.array(z.string()).readonly(),
+  full: z.array(z.string().nullable()).readonly(),
 });
 /** A command to the child. */
 export type ChildCommand = z.infer<typeof ChildCommand>;

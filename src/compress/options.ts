@@ -5,7 +5,7 @@
  */
 import { z } from "zod";
 import type { MatrixName } from "../attention/types.ts";
-import type { Budget, LaserName } from "../config.ts";
+import type { Algorithm, Budget, LaserName } from "../config.ts";
 import { TuckerdError } from "../errors.ts";
 import type { Layout, Mode, Ranks } from "../tucker/types.ts";
 import type { ModelFolder } from "./model_folder.ts";
@@ -46,6 +46,8 @@ export interface CompressionRequest {
   readonly energy?: number;
   readonly compressionRatio?: number;
   readonly mode?: Mode;
+  /** How 4-D Tucker factors are found: `hooi` (default), or `hosvd`, sliced from full ones that are kept. */
+  readonly algorithm?: Algorithm;
   readonly layout?: Layout;
   readonly balance?: boolean;
   /** `all`, or a list such as `0,2-5`. */
@@ -61,6 +63,7 @@ export interface CompressionRequest {
 /** A compression with every default filled in. */
 export interface CompressionOptions {
   readonly mode: Mode;
+  readonly algorithm: Algorithm;
   readonly layout: Layout;
   readonly balance: boolean;
   readonly layers: string;
@@ -108,6 +111,7 @@ export function resolveOptions(request: CompressionRequest, recommended?: Compre
   }
   return {
     mode,
+    algorithm: request.algorithm ?? "hooi",
     layout: request.layout ?? "heads",
     balance: request.balance ?? false,
     layers: request.layers ?? "all",
@@ -126,7 +130,7 @@ export function resolveOptions(request: CompressionRequest, recommended?: Compre
 export function inheritRequest(earlier: CompressionRequest, request: CompressionRequest): CompressionRequest {
   const mode = request.mode ?? earlier.mode ?? "4d-tucker";
   const sameMode = mode === (earlier.mode ?? "4d-tucker");
-  const { ranks, energy, compressionRatio, laser, matrices, ...plain } = earlier;
+  const { ranks, energy, compressionRatio, laser, matrices, algorithm, ...plain } = earlier;
   const ownTarget = targetOf(request) !== undefined || (mode === "laser" && request.laser?.rate !== undefined);
   const target = {
     ...(ranks === undefined || !takesRanks(mode) ? {} : { ranks }),
@@ -140,6 +144,7 @@ export function inheritRequest(earlier: CompressionRequest, request: Compression
     ...plain,
     ...(ownTarget || mode === "none" ? {} : target),
     ...(matrices === undefined || !sameMode ? {} : { matrices }),
+    ...(algorithm === undefined || !takesAlgorithm(mode) ? {} : { algorithm }),
     ...request,
     ...(Object.keys(merged).length === 0 ? {} : { laser: merged }),
   };
@@ -147,6 +152,10 @@ export function inheritRequest(earlier: CompressionRequest, request: Compression
 
 function takesRanks(mode: Mode): boolean {
   return mode !== "laser" && mode !== "auto";
+}
+
+function takesAlgorithm(mode: Mode): boolean {
+  return mode === "4d-tucker" || mode === "4d-tucker-laser";
 }
 
 function takesLaser(mode: Mode): boolean {
@@ -163,6 +172,9 @@ function checkMode(mode: Mode, request: CompressionRequest, target: CompressionT
   }
   if (request.laser !== undefined && !takesLaser(mode)) {
     refuse("truncates no single matrices", 'leave laser out, or use mode "laser" or "4d-tucker-laser"');
+  }
+  if (request.algorithm === "hosvd" && !takesAlgorithm(mode)) {
+    refuse("has no full HOSVD to slice", 'leave algorithm out, or use mode "4d-tucker" or "4d-tucker-laser"');
   }
   if (request.matrices !== undefined && mode !== "3d-tucker") {
     refuse("takes no choice of matrices", 'leave matrices out, or use mode "3d-tucker" (for "laser": laser.matrices)');

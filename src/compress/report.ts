@@ -60,6 +60,7 @@ export function makeReport(sources: ReportSources): CompressionReport {
     model: folder.id,
     architecture: folder.architecture,
     mode: options.mode,
+    algorithm: options.algorithm,
     layout: options.layout,
     execution,
     devices: { tucker: tuckerDevice(decomposed), inference: { provider: "none" } },

@@ -62,6 +62,7 @@ export class TaskRunner {
         device,
         tasks: missing.map((index) => tasks[index]!),
         files: missing.map((index) => store.path(keys[index]!)),
+        full: missing.map((index) => this.#fullFile(tasks[index]!)),
       }, {
         ...(signal === undefined ? {} : { signal }),
         onTask: (done) => reads.push(read(missing[done]!)),
@@ -73,5 +74,13 @@ export class TaskRunner {
       if (result !== undefined) return result;
       throw new TuckerdError("failed", `the result for layer ${task.layer} was not in the store after it was written`);
     });
+  }
+
+  /** Where the full HOSVD is kept that a task's factors are sliced from. */
+  #fullFile(task: Task): string | null {
+    if (task.task !== "layer" || task.algorithm !== "hosvd") return null;
+    const { layer, layout, balance } = task;
+    const { store, device } = this.#options;
+    return store.path(taskKey(this.#digest, device, { task: "hosvd", layer, layout, balance }));
   }
 }

@@ -11,6 +11,7 @@ export interface CompressionSettings {
   readonly energy?: number;
   readonly compressionRatio?: number;
   readonly mode?: NonNullable<OptionValues["mode"]>;
+  readonly algorithm?: NonNullable<OptionValues["algorithm"]>;
   readonly layout?: NonNullable<OptionValues["layout"]>;
   readonly balance?: boolean;
   /** `all`, or a list such as `0,2-5`. */
@@ -74,6 +75,9 @@ export interface CompressCommand extends CommonSettings {
 /** `spectrum`: singular values by layer. */
 export interface SpectrumCommand extends CommonSettings {
   readonly task: "spectrum";
+  readonly layers: string;
+  readonly layout: NonNullable<OptionValues["layout"]>;
+  readonly balance: boolean;
   /** Where a plot goes. */
   readonly svg?: string;
   readonly json: boolean;

@@ -31,6 +31,11 @@ export const BUDGETS = ["layer", "global"] as const;
 /** What an energy or a ratio holds for. */
 export type Budget = (typeof BUDGETS)[number];
 
+/** How the factors of a Tucker decomposition are found. */
+export const ALGORITHMS = ["hooi", "hosvd"] as const;
+/** How the factors of a Tucker decomposition are found. */
+export type Algorithm = (typeof ALGORITHMS)[number];
+
 /** How one setting is written, checked and explained. */
 export interface OptionSpec<S extends z.ZodType = z.ZodType> {
   /** What stands for the value in the help; absent for a flag. */
@@ -130,9 +135,9 @@ export const OPTIONS = {
     placeholder: "all|0,2-5",
     schema: z.string().regex(LAYERS_PATTERN, "must be all, or layer numbers and ranges such as 0,2-5")
       .refine(rangesAscend, "must have ranges that ascend, such as 2-5"),
-    help: "Layers to compress; the others stay as they are.",
+    help: "Layers to compress (or to show); the others are left alone.",
     defaultText: "all",
-    tasks: compressing,
+    tasks: all,
   }),
   overrides: option({
     placeholder: "3=R1,R2,R3;0=skip",
@@ -180,18 +185,27 @@ export const OPTIONS = {
     defaultText: "7.5 for 4d-tucker-laser",
     tasks: compressing,
   }),
+  algorithm: option({
+    placeholder: ALGORITHMS.join("|"),
+    schema: oneOf(ALGORITHMS),
+    help:
+      "How 4-D Tucker factors are found: hooi sweeps to the lowest error; hosvd slices them from each layer's full HOSVD, which is " +
+      "computed once and kept (as large as the weights): other ranks then take milliseconds, at a slightly higher error.",
+    defaultText: "hooi",
+    tasks: compressing,
+  }),
   balance: option({
     schema: flag,
     help: "Scale Q, K, V and O to equal norm before the decomposition, and back after it.",
     defaultText: "off",
-    tasks: compressing,
+    tasks: all,
   }),
   layout: option({
     placeholder: "heads|reference",
     schema: oneOf(["heads", "reference"]),
     help: "Split weights by real attention heads, or as the paper's code views them.",
     defaultText: "heads",
-    tasks: compressing,
+    tasks: all,
   }),
   execution: option({
     placeholder: "factored|dense",

@@ -140,7 +140,7 @@ export class ModelServer implements Services, AsyncDisposable {
     events: (id, signal) => this.#jobs.events(id, signal),
     preview: (request): Promise<CompressionPreview> => this.#serving().compressor.preview(this.#resolve(request)),
     spectrum: async (): Promise<CompressionSpectrum> => {
-      const layers = await this.#serving().compressor.spectrum(this.#resolve({}));
+      const layers = await this.#serving().compressor.spectrum({ ...this.#resolve({}), layers: "all" });
       return { layers: layers.map(({ block, spectrum }) => toLayerSpectrum(block, spectrum)) };
     },
     generations: () => this.#generationInfos(),

@@ -33,7 +33,10 @@ Deno.test("lines, ticks and texts stand where the axes say, and text is escaped"
 
 Deno.test("every layer has a line in every panel, inside the page, and errors rise with the ratio", async () => {
   await using opened = await openTestCompressor(oracleExports("bert")[0]!.path);
-  const layers = await opened.compressor.spectrum({ layout: "heads", balance: false });
+  const layers = await opened.compressor.spectrum({ layout: "heads", balance: false, layers: "all" });
+  const some = await opened.compressor.spectrum({ layout: "heads", balance: false, layers: "1-2" });
+  assertEquals(some.map(({ block }) => block.layer), [1, 2]);
+  assertEquals(some[0]!.spectrum, layers[1]!.spectrum);
   const svg = spectrumPlot("bert", layers);
   const lines = pointsOf(svg);
   assertEquals(lines.length, 4 * layers.length);

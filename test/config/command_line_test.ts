@@ -80,8 +80,13 @@ Deno.test("the other tasks", () => {
     model: "m",
     device: "auto",
     cacheDir: "/home/user/.cache/tuckerd",
+    layers: "all",
+    layout: "heads",
+    balance: false,
     json: true,
   });
+  const chosen = parse("spectrum", "--layers 0,2-3 --layout reference --balance");
+  assertEquals([chosen.layers, chosen.layout, chosen.balance], ["0,2-3", "reference", true]);
   assertEquals(parse("eval", "--dataset squad.json --energy 0.9").compression, { energy: 0.9 });
 });
 
@@ -118,6 +123,11 @@ Deno.test("ranks, energy and ratio are one setting: a given one replaces the var
   );
   assertStringIncludes(refusal(["start", "--mode=none", "--ratio=4"]), "--ratio has no meaning with --mode none");
   assertStringIncludes(refusal(["start", "--mode=auto", "--ranks=8,8,4"]), "--mode auto chooses ranks itself");
+  assertStringIncludes(
+    refusal(["start", "--mode=laser", "--algorithm=hosvd"]),
+    "--algorithm hosvd has no meaning with --mode laser; use --mode 4d-tucker or 4d-tucker-laser",
+  );
+  assertEquals(parse("start", "--algorithm hosvd --ranks 8,4,2").compression, { ranks: [8, 4, 2], algorithm: "hosvd" });
   assertEquals(parse("start", "--mode none").compression, { mode: "none" });
 });
 

@@ -18,6 +18,7 @@ Deno.test("a re-run answers 202 with the job and where it is", async () => {
   const body = {
     ranks: [32, 8, 2],
     mode: "4d-tucker",
+    algorithm: "hosvd",
     layout: "heads",
     balance: true,
     layers: "0,2-3",

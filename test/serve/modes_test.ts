@@ -46,6 +46,8 @@ Deno.test("modes, matrices, rates and budgets over HTTP", async (test) => {
     { mode: "4d-tucker-laser", ranks: [16, 4, 3] },
     { mode: "4d-tucker-laser", compressionRatio: 3, laser: { rate: 8, matrices: ["fc_out"] }, layers: "1" },
     { mode: "auto", compressionRatio: 3 },
+    { mode: "4d-tucker", algorithm: "hosvd", ranks: [16, 4, 3] },
+    { mode: "4d-tucker", algorithm: "hosvd", compressionRatio: 3, balance: true },
   ];
   for (const request of requests) {
     await test.step(JSON.stringify(request), async () => {
@@ -97,6 +99,8 @@ Deno.test("modes, matrices, rates and budgets over HTTP", async (test) => {
       { mode: "auto", compressionRatio: 3, budget: "global" },
       { mode: "4d-tucker", ranks: [4, 4, 4], laser: { rate: 5 } },
       { mode: "3d-tucker", ranks: [4, 4, 1], matrices: ["fc_in"] },
+      { mode: "3d-tucker", ranks: [4, 4, 1], algorithm: "hosvd" },
+      { mode: "4d-tucker", ranks: [4, 4, 4], algorithm: "svd" },
     ];
     for (const request of refused) {
       const { status, body } = await post("/v1/compression", request);

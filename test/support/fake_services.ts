@@ -65,6 +65,7 @@ export function fakeReport(generation: number, ranks: Ranks): CompressionReport 
     model: "default",
     architecture: "bert",
     mode: "4d-tucker",
+    algorithm: "hooi",
     layout: "heads",
     execution: "factored",
     devices: { tucker: { backend: "cpu", adapter: "onnxruntime" }, inference: { provider: "cpu" } },

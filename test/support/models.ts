@@ -12,6 +12,7 @@ export const emptyReport: CompressionReport = {
   model: "tiny",
   architecture: "tiny",
   mode: "none",
+  algorithm: "hooi",
   layout: "heads",
   execution: "dense",
   devices: { tucker: { backend: "none", adapter: "" }, inference: { provider: "" } },
