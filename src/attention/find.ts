@@ -11,8 +11,9 @@ import { nodeName, type NodeProto, operatorOf } from "../onnx/node.ts";
 import { TuckerdError } from "../errors.ts";
 import { findAtAttention, findAtOperator } from "./families/fused.ts";
 import { findAtSoftmax } from "./families/softmax.ts";
+import { type Fillers, joinReader } from "./cache_reader.ts";
 import type { Site, Verdict } from "./site.ts";
-import type { Projection } from "./trace/projection.ts";
+import { type Projection, storedName } from "./trace/projection.ts";
 import { ProbeRun } from "./trace/evaluate.ts";
 import { PROBE, SECOND_PROBE } from "./trace/probe.ts";
 import { Tracer } from "./trace/tracer.ts";
@@ -92,22 +93,26 @@ function analyseOnce(model: OnnxModel): Analysis {
   const graph = new Graph(proto);
   const runs = [PROBE, SECOND_PROBE].map((probe) => new ProbeRun(graph, probe, model.folder));
   const tracer = new Tracer(runs as [ProbeRun, ProbeRun], model.folder);
+  const judged = judgeAll(tracer, graph);
+  const fillers = fillersOf(model, { tracer, judged });
   const sites = new Map<string, [Site, ...Site[]]>();
   const skipped: SkippedAttention[] = [];
-  for (const scope of graph.all()) {
-    for (const node of inOrder(scope.proto.node)) {
-      const family = FAMILIES[operatorOf(node)];
-      if (family === undefined) continue;
-      const verdict = family.judge(tracer, scope, node);
-      if ("reason" in verdict) {
-        skipped.push(skip(node, verdict.reason));
-        continue;
-      }
-      const key = weightKey(verdict.site);
-      const same = sites.get(key);
-      if (same === undefined) sites.set(key, [verdict.site]);
-      else same.push(verdict.site);
+  for (const [anchor, verdict] of judged) {
+    const site = "site" in verdict
+      ? verdict.site
+      : "reader" in verdict
+      ? joinReader(tracer, verdict.reader, fillers)
+      : verdict.reason;
+    if (typeof site === "string") {
+      skipped.push(skip(anchor, site));
+      continue;
     }
+    const key = weightKey(site);
+    const same = sites.get(key);
+    // Weights are read from the first place, so one that projects all of them comes before those that read a cache.
+    if (same === undefined) sites.set(key, [site]);
+    else if (same[0].key.fromCache) same.unshift(site);
+    else same.push(site);
   }
   const readers = weightReaders(tracer, graph);
   const blocks: LocatedBlock[] = [];
@@ -117,6 +122,31 @@ function analyseOnce(model: OnnxModel): Analysis {
     else skipped.push(...places.map(({ anchor }) => skip(anchor, reason)));
   }
   return { graph, tracer, blocks, skipped };
+}
+
+/** The verdict on every anchor, in execution order. */
+function judgeAll(tracer: Tracer, graph: Graph): [NodeProto, Verdict][] {
+  const judged: [NodeProto, Verdict][] = [];
+  for (const scope of graph.all()) {
+    for (const node of inOrder(scope.proto.node)) {
+      const family = FAMILIES[operatorOf(node)];
+      if (family !== undefined) judged.push([node, family.judge(tracer, scope, node)]);
+    }
+  }
+  return judged;
+}
+
+/** The sites that may fill a cache: those of this model, or of the file of the first call. */
+function fillersOf(
+  { firstCall }: OnnxModel,
+  own: { readonly tracer: Tracer; readonly judged: readonly [NodeProto, Verdict][] },
+): Fillers {
+  if (firstCall === undefined) {
+    const sites = own.judged.flatMap(([, verdict]) => "site" in verdict ? verdict.site : []);
+    return { tracer: own.tracer, sites, elsewhere: false };
+  }
+  const { tracer, blocks } = analyse(firstCall);
+  return { tracer, sites: blocks.flatMap(({ sites }) => sites), elsewhere: true };
 }
 
 function skip(anchor: NodeProto, reason: string): SkippedAttention {
@@ -145,9 +175,10 @@ function sharedElsewhere(
   sites: readonly Site[],
   readers: ReadonlyMap<string, readonly Projection[]>,
 ): string | undefined {
-  const own = sites.flatMap(({ query, key, value, output }) =>
-    [query, key, value, output].map(({ projection }) => projection)
-  );
+  const own = sites.flatMap(({ query, key, value, output }) => [
+    output.projection,
+    ...[query, key, value].flatMap((view) => view.fromCache ? [] : view.projection),
+  ]);
   const nodes = new Set(own.map(({ node }) => node));
   for (const projection of own) {
     const other = readers.get(storedName(projection))?.find(({ node }) => !nodes.has(node));
@@ -163,13 +194,6 @@ function sharedElsewhere(
 function weightKey({ query, key, value, output }: Site): string {
   const views = [query, key, value].map((view) => `${storedName(view.projection)}:${view.columns}`);
   return [...views, `${storedName(output.projection)}:${output.rows}`].join("|");
-}
-
-/** Exporters copy shared weights by Identity: the name behind. */
-export function storedName({ graph, stored }: Projection): string {
-  let { name } = stored;
-  for (let node = graph.producer(name); node?.opType === "Identity"; node = graph.producer(name)) name = node.input[0]!;
-  return name;
 }
 
 function describe(sites: readonly [Site, ...Site[]], layer: number): LocatedBlock {

@@ -23,6 +23,21 @@ export interface HeadView {
   readonly inexact: string | undefined;
   /** Name of the past that stands before the new positions (a cache); undefined without one. */
   readonly past: string | undefined;
+  /**
+   * There are no new positions: the past is all (keys of an encoder, in every call but the first). The projection is the one
+   * that filled the cache, in another branch or file.
+   */
+  readonly fromCache?: true;
+}
+
+/** A key or value that an attention reads whole from a cache [batch, heads, positions, head size]. */
+export interface CachedHeads {
+  /** Name of the model input that holds it. */
+  readonly cache: string;
+  readonly heads: number;
+  readonly headSize: number;
+  /** The operand is `scale · cache`. */
+  readonly scale: number;
 }
 
 /** Sizes of an operand seen as heads × positions × head size. */
@@ -61,6 +76,29 @@ export function readHeads(tracer: Tracer, trace: Trace, transposed: boolean): He
   const exact = exactColumns(operand, sizes);
   if (typeof exact === "string") return exact;
   return { ...common(projection, operand, heads), ...exact, inexact: undefined, past };
+}
+
+/** Reads an operand, laid out as for `readHeads`, that is nothing but a cache; undefined if it is anything else. */
+export function readCachedHeads(tracer: Tracer, trace: Trace, transposed: boolean): CachedHeads | undefined {
+  const operand = operandOf(trace, transposed);
+  if (operand === undefined || trace.inexact !== undefined || trace.origin[0]! < 0) return undefined;
+  const { source } = tracer.sourceOf(trace.origin[0]!);
+  const [batch, heads, positions, headSize] = source.shape;
+  const fits = source.kind === "input" && source.shape.length === 4 && operand.lead === batch! * heads! &&
+    operand.positions === positions && operand.headSize === headSize;
+  if (!fits) return undefined;
+  const scale = trace.scale[0]!;
+  for (let m = 0, at = source.base; m < operand.lead; m++) {
+    for (let t = 0; t < operand.positions; t++) {
+      for (let j = 0; j < operand.headSize; j++, at++) {
+        const element = operand.at(m, t, j);
+        if (trace.origin[element] !== at || trace.scale[element] !== scale || trace.offset[element] !== 0) {
+          return undefined;
+        }
+      }
+    }
+  }
+  return { cache: source.name, heads: heads!, headSize: headSize!, scale };
 }
 
 function common(

@@ -5,7 +5,7 @@
  */
 import type { Graph } from "../onnx/graph.ts";
 import type { NodeProto } from "../onnx/node.ts";
-import type { HeadView } from "./heads.ts";
+import type { CachedHeads, HeadView } from "./heads.ts";
 import type { Projection } from "./trace/projection.ts";
 
 /** The output projection as the context reaches it. */
@@ -64,5 +64,23 @@ export interface Site {
 /** A site before it is known what may run in the small space. */
 export type SiteParts = Omit<Site, "present" | "queryKeyExpandedBecause" | "valueOutputExpandedBecause">;
 
-/** A family's verdict on an anchor: a site, or the reason why it is left alone. */
-export type Verdict = { readonly site: Site } | { readonly reason: string };
+/** What the way through the softmax does to sums. */
+export interface SoftmaxPath {
+  /** An operator before the softmax that isn't indifferent to a constant per row. */
+  readonly notAdditive: string | undefined;
+  /** An operator behind the softmax after which rows may no longer sum to one. */
+  readonly rowSumBroken: string | undefined;
+}
+
+/**
+ * An attention that projects its query only: keys and values come from a cache that another branch or file fills, as those of
+ * an encoder do in every call of a decoder but the first.
+ */
+export interface CacheReader extends Omit<SiteParts, "key" | "value" | "fused"> {
+  readonly key: CachedHeads;
+  readonly value: CachedHeads;
+  readonly path: SoftmaxPath;
+}
+
+/** A family's verdict on an anchor: a site, a site once it is known who fills its cache, or the reason why it is left alone. */
+export type Verdict = { readonly site: Site } | { readonly reader: CacheReader } | { readonly reason: string };

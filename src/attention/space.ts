@@ -4,21 +4,14 @@
  *
  * @module
  */
+import type { Graph } from "../onnx/graph.ts";
 import type { NodeProto } from "../onnx/node.ts";
 import { sizeOf } from "../onnx/tensor.ts";
 import type { HeadView } from "./heads.ts";
-import type { Site, SiteParts } from "./site.ts";
+import type { Site, SiteParts, SoftmaxPath } from "./site.ts";
 import { isElementwise } from "./trace/arithmetic.ts";
 import { isMovement } from "./trace/movement.ts";
 import type { Tracer } from "./trace/tracer.ts";
-
-/** What the way through the softmax does to sums. */
-export interface SoftmaxPath {
-  /** An operator before the softmax that isn't indifferent to a constant per row. */
-  readonly notAdditive: string | undefined;
-  /** An operator behind the softmax after which rows may no longer sum to one. */
-  readonly rowSumBroken: string | undefined;
-}
 
 /** Judges both pairs of a site, and finds what the model gives out as its cache. */
 export function judgeSpaces(
@@ -37,7 +30,9 @@ export function judgeSpaces(
 
 /** Values on the way from the projections to scores and context, in no order, without those two. */
 export function valuesBetween(site: SiteParts): string[] {
-  const starts = [site.query, site.key, site.value].map((view) => view.projection.node.output[0]!);
+  const starts = [site.query, site.key, site.value].map((view) =>
+    view.fromCache ? view.past! : view.projection.node.output[0]!
+  );
   return followers(site, starts, [site.scores, site.context]);
 }
 
@@ -67,35 +62,40 @@ function makes(node: NodeProto, site: SiteParts): boolean {
   return node.output[0] === site.scores || node.output[0] === site.context;
 }
 
-function queryKeyProblem(tracer: Tracer, { query, key }: SiteParts, path: SoftmaxPath): string | undefined {
+function queryKeyProblem(tracer: Tracer, { graph, query, key }: SiteParts, path: SoftmaxPath): string | undefined {
   if (query.inexact !== undefined) return `query: ${query.inexact}`;
   if (key.inexact !== undefined) return `key: ${key.inexact}`;
   if (path.notAdditive !== undefined && key.bias !== undefined) {
     return `${path.notAdditive} bends the scores, so the key bias doesn't cancel`;
   }
-  return streamProblem(tracer, query) ?? streamProblem(tracer, key) ?? pastProblem(tracer, key);
+  return streamProblem(tracer, query) ?? streamProblem(tracer, key) ?? pastProblem(tracer, graph, key);
 }
 
-function valueOutputProblem(tracer: Tracer, { value, output }: SiteParts, path: SoftmaxPath): string | undefined {
+function valueOutputProblem(
+  tracer: Tracer,
+  { graph, value, output }: SiteParts,
+  path: SoftmaxPath,
+): string | undefined {
   if (value.inexact !== undefined) return `value: ${value.inexact}`;
   if (output.inexact !== undefined) return `output: ${output.inexact}`;
   if (path.rowSumBroken !== undefined && value.bias !== undefined) {
     return `${path.rowSumBroken} changes its row sums, so the value bias can't move behind it`;
   }
-  return streamProblem(tracer, value) ?? pastProblem(tracer, value);
+  return streamProblem(tracer, value) ?? pastProblem(tracer, graph, value);
 }
 
 /** The rewritten block splits heads off a [batch, positions, d] stream. */
 function streamProblem(tracer: Tracer, view: HeadView): string | undefined {
+  if (view.fromCache) return undefined;
   const { graph, input } = view.projection;
   const shape = tracer.value(graph, input).shape;
   return shape?.length === 3 ? undefined : `its input ${input} has shape [${shape}], not [batch, positions, hidden]`;
 }
 
 /** The rewritten block puts new positions behind the past along the third dimension. */
-function pastProblem(tracer: Tracer, view: HeadView): string | undefined {
+function pastProblem(tracer: Tracer, graph: Graph, view: HeadView): string | undefined {
   if (view.past === undefined) return undefined;
-  const shape = tracer.value(view.projection.graph, view.past).shape;
+  const shape = tracer.value(graph, view.past).shape;
   const fits = shape?.length === 4 && shape[3] === view.headSize;
   return fits ? undefined : `its past ${view.past} has shape [${shape}], not [batch, heads, positions, head size]`;
 }
@@ -112,7 +112,7 @@ function readersOf(
   const { graph } = site;
   const cached: Partial<{ key: string; value: string }> = {};
   let problem: string | undefined;
-  const carries = (value: string): boolean => names.some((name) => carriesColumns(tracer, site[name], value));
+  const carries = (value: string): boolean => names.some((name) => carriesPart(tracer, site, { name, value }));
   for (const name of valuesBetween(site).filter(carries)) {
     if (graph.isOutput(name)) {
       const part = cachedPart(tracer, site, name);
@@ -131,10 +131,16 @@ function readersOf(
 }
 
 /** Whether a value holds something of a view: packed projections hold several. */
-function carriesColumns(tracer: Tracer, view: HeadView, value: string): boolean {
-  const { graph, node } = view.projection;
-  const trace = tracer.trace(graph, value);
+function carriesPart(
+  tracer: Tracer,
+  site: SiteParts,
+  { name, value }: { readonly name: "query" | "key" | "value"; readonly value: string },
+): boolean {
+  const view = site[name];
+  const { node } = view.projection;
+  const trace = tracer.trace(site.graph, value);
   if (trace === undefined) return true; // it might: no shape is known of it
+  if (view.fromCache) return tracer.sourcesOf(trace).some((candidate) => candidate.name === view.past);
   const source = tracer.sourcesOf(trace).find((candidate) => candidate.node === node);
   if (source === undefined) return false;
   const width = source.shape.at(-1)!;
@@ -151,6 +157,8 @@ function cachedPart(tracer: Tracer, site: SiteParts, name: string): "key" | "val
   const { source, index } = tracer.sourceOf(trace.origin.at(-1)!);
   const column = index % (source.shape.at(-1) ?? 1);
   return (["key", "value"] as const).find((part) =>
-    source.node === site[part].projection.node && site[part].columns.includes(column)
+    site[part].fromCache
+      ? source.kind === "input" && source.name === site[part].past
+      : source.node === site[part].projection.node && site[part].columns.includes(column)
   );
 }

@@ -6,7 +6,7 @@
 import type { OnnxModel } from "../onnx/model.ts";
 import { analyse, locatedBlock } from "./find.ts";
 import type { HeadView } from "./heads.ts";
-import type { Site } from "./site.ts";
+import type { OutputView, Site } from "./site.ts";
 import { readMatrix } from "./trace/matrix.ts";
 import type { Projection } from "./trace/projection.ts";
 import type { AttentionBiases, AttentionBlock, AttentionWeights } from "./types.ts";
@@ -30,7 +30,7 @@ export function extractWeights(model: OnnxModel, block: AttentionBlock): Extract
     query: once(() => extractColumns(site.query, model.folder)),
     key: once(() => extractColumns(site.key, model.folder)),
     value: once(() => extractColumns(site.value, model.folder)),
-    output: once(() => rowsOf(site, model.folder)),
+    output: once(() => extractRows(site.output, model.folder)),
   };
   const weights: AttentionWeights = {
     hiddenSize,
@@ -79,8 +79,8 @@ export function extractColumns(view: HeadView, folder: string): Float32Array {
   return result;
 }
 
-function rowsOf(site: Site, folder: string): Float32Array {
-  const { projection, rows } = site.output;
+/** The output matrix, (H·h) × d. */
+export function extractRows({ projection, rows }: OutputView, folder: string): Float32Array {
   const matrix = projectionMatrix(projection, folder);
   const width = projection.columns;
   const result = new Float32Array(rows.length * width);

@@ -90,7 +90,8 @@ export class Compressor {
         { fields: { skipped: found.skipped } },
       );
     }
-    const digest = await digestFiles([folder.graphPath, ...externalFiles(model)]);
+    const files = [model, ...model.firstCall === undefined ? [] : [model.firstCall]];
+    const digest = await digestFiles(files.flatMap((file) => [file.path, ...externalFiles(file)]));
     return new Compressor(folder, { model, found, digest }, options);
   }
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { basename, dirname, resolve } from "@std/path/mod.js";
+import { basename, dirname, join, resolve } from "@std/path/mod.js";
 import { TuckerdError } from "../errors.ts";
 import { byteLength, decodeModel, encodeModelPieces, MAX_MODEL_BYTES } from "./codec.ts";
 import { externalLocation } from "./external.ts";
@@ -16,10 +16,16 @@ export interface OnnxModel {
   readonly path: string;
   /** The folder that external data is relative to. */
   readonly folder: string;
+  /** The file of the first call, where this one is for the calls after it: it fills the cache that this one reads. */
+  readonly firstCall?: OnnxModel;
 }
 
+/** A decoder for all calls but the first, as exporters name it; the first call's file lies beside it. */
+const LATER_CALLS = /^decoder_with_past_model(.*\.onnx)$/;
+
 /**
- * Reads an ONNX file. Weights in external data stay where they are; only their presence is checked.
+ * Reads an ONNX file, and for a `decoder_with_past_model` the `decoder_model` beside it. Weights in external data stay where
+ * they are; only their presence is checked.
  *
  * @throws TuckerdError "not-found" if there is no such file, "bad-model" if it is truncated, not protobuf, has no graph, or
  * refers to external data that isn't there.
@@ -36,7 +42,18 @@ export async function loadModel(path: string): Promise<OnnxModel> {
   }
   const model = { proto, path, folder: dirname(resolve(path)) };
   await checkExternalData(model);
-  return model;
+  const variant = LATER_CALLS.exec(basename(path))?.[1];
+  const first = variant === undefined ? undefined : join(model.folder, `decoder_model${variant}`);
+  return first !== undefined && await isFile(first) ? { ...model, firstCall: await loadModel(first) } : model;
+}
+
+async function isFile(path: string): Promise<boolean> {
+  try {
+    return (await Deno.stat(path)).isFile;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
 }
 
 /**

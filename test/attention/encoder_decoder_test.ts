@@ -1,5 +1,5 @@
-/** T5: heads wider than the stream, relative positions, no scale; encoder, decoder and cross attention, and its caches. */
-import { assert, assertEquals } from "@std/assert/mod.js";
+/** T5: heads wider than the stream, relative positions, no scale; encoder, decoder and cross attention in one call. */
+import { assertEquals } from "@std/assert/mod.js";
 import { extractWeights, findAttention, rewriteDense } from "../../src/attention/mod.ts";
 import { loadModel } from "../../src/onnx/model.ts";
 import { assertNear, largestDifference, largestValue } from "../support/close.ts";
@@ -8,13 +8,12 @@ import {
   caseInputs,
   type Nested,
   nestedNumbers,
-  nestedShape,
   oracleExports,
   oracleReference,
   oracleTensors,
   oracleTucker,
 } from "../support/oracle.ts";
-import { type Numbers, TestSession } from "../support/session.ts";
+import { TestSession } from "../support/session.ts";
 import { factorsOf, stackWeights, unstackWeights } from "../support/tucker_reference.ts";
 
 const reference = oracleReference("t5");
@@ -25,14 +24,13 @@ const SIZES = { d: 24, h: 8, heads: 4 };
 /** Names of the oracle for the blocks of a file, in execution order. */
 function sitesOf(file: string): string[] {
   if (file.includes("encoder_model")) return ["encoder.0", "encoder.1"];
-  const cross = !/merged|with_past/.test(file);
-  return [0, 1].flatMap((l) => cross ? [`decoder.${l}`, `cross.${l}`] : [`decoder.${l}`]);
+  return [0, 1].flatMap((l) => [`decoder.${l}`, `cross.${l}`]);
 }
 
 for (const { file, path } of oracleExports("t5")) {
   const sites = sitesOf(file);
 
-  Deno.test(`t5/${file}: self attention and, where keys are projected, cross attention are found`, async () => {
+  Deno.test(`t5/${file}: self attention and cross attention are found`, async () => {
     const model = await loadModel(path);
     const { blocks, skipped } = findAttention(model);
     assertEquals(
@@ -45,9 +43,7 @@ for (const { file, path } of oracleExports("t5")) {
       assertEquals(largestDifference(stackWeights(weights), original), 0);
       assertEquals(biases, {});
     }
-    // A cached branch reads keys of the encoder from its inputs; the other branch's blocks share its matrices.
-    const reasons = skipped.map(({ reason }) => /past_key_values\.\d\.encoder\.key|uses its matrix/.test(reason));
-    assertEquals(reasons, new Array(/merged/.test(file) ? 4 : /with_past/.test(file) ? 2 : 0).fill(true));
+    assertEquals(skipped, []);
   });
 
   for (const { name, ranks, layers, cases } of tucker.interventions) {
@@ -98,31 +94,3 @@ function fileInputs(
     encoder_hidden_states: outputs["encoder_last_hidden_state"]!,
   };
 }
-
-Deno.test("t5 merged decoder: one token at a time through a compressed cache equals all at once", async () => {
-  const { path } = oracleExports("t5").find(({ file }) => file.includes("merged"))!;
-  const model = await loadModel(path);
-  const half = [0, 1].map((l) =>
-    [l, factorsOf({ ...SIZES, data: tensors.get(`half.layerdecoder.${l}.W_hat`)!.data }, [12, 4, 2])] as const
-  );
-  const { model: rewritten, feeds, sizes } = factored(model, new Map(half), "compressed");
-  const { outputs, inputs } = reference.cases[0]!;
-  const fed = fileInputs("decoder", inputs, outputs);
-  const tokens = nestedNumbers(fed["input_ids"]!);
-  await using session = await TestSession.load(rewritten);
-  const whole = (await session.run(fed, feeds, sizes))["logits"]!;
-  const vocabulary = whole.shape.at(-1)!;
-  let past: Record<string, Numbers> = {};
-  for (const [i, token] of tokens.entries()) {
-    const step = await session.run({ ...fed, input_ids: [[token]] }, { ...feeds, ...past }, sizes);
-    const present = Object.entries(step).filter(([name]) => name.startsWith("present."))
-      .map(([name, value]) => [name.replace("present.", "past_key_values."), value] as const)
-      // The cached branch gives keys of the encoder out empty: those of the first call stay.
-      .filter(([name]) => i === 0 || !name.includes("encoder"));
-    past = { ...past, ...Object.fromEntries(present) };
-    const expected = Array.from(whole.data).slice(i * vocabulary, (i + 1) * vocabulary);
-    assertNear(step["logits"]!.data, expected, { atol: 1e-3 * largestValue(expected), rtol: 0, what: `token ${i}` });
-  }
-  assertEquals(past["past_key_values.0.decoder.key"]!.shape, [1, 4, tokens.length, 4]);
-  assert(nestedShape(fed["input_ids"]!)[1] === tokens.length);
-});

@@ -9,9 +9,9 @@
  */
 import type { Graph } from "../../onnx/graph.ts";
 import { floatAttribute, intAttribute, type NodeProto } from "../../onnx/node.ts";
-import { type HeadView, readHeads } from "../heads.ts";
+import { type CachedHeads, type HeadView, readCachedHeads, readHeads } from "../heads.ts";
 import { readOutput } from "../output.ts";
-import type { Site, Verdict } from "../site.ts";
+import type { OutputView, Verdict } from "../site.ts";
 import { judgeSpaces } from "../space.ts";
 import { isElementwise } from "../trace/arithmetic.ts";
 import { isMovement } from "../trace/movement.ts";
@@ -44,24 +44,26 @@ export function findAtSoftmax(tracer: Tracer, graph: Graph, softmax: NodeProto):
   const problem = sizeProblem({ ...scores, value, output });
   if (problem !== undefined) return { reason: problem };
   const { query, key, notAdditive } = scores;
-  const parts = {
+  const path = { notAdditive, rowSumBroken: context.broken };
+  const common = {
     graph,
     anchor: softmax,
     query,
-    key,
-    value,
     output,
     scores: scores.node.output[0]!,
     probabilities: context.node.input[0]!,
     context: context.node.output[0]!,
   };
-  return { site: { ...parts, ...judgeSpaces(tracer, parts, { notAdditive, rowSumBroken: context.broken }) } };
+  if ("cache" in key && "cache" in value) return { reader: { ...common, key, value, path } };
+  if ("cache" in key || "cache" in value) return { reason: "one of key and value is read from a cache alone" };
+  const parts = { ...common, key, value };
+  return { site: { ...parts, ...judgeSpaces(tracer, parts, path) } };
 }
 
 interface Scores {
   readonly node: NodeProto;
   readonly query: HeadView;
-  readonly key: HeadView;
+  readonly key: HeadView | CachedHeads;
   /** An operator after the product that isn't indifferent to a constant per row; undefined if there is none. */
   readonly notAdditive: string | undefined;
 }
@@ -106,7 +108,7 @@ function readScores(
   tracer: Tracer,
   graph: Graph,
   node: NodeProto,
-): { node: NodeProto; query: HeadView; key: HeadView } | string {
+): Omit<Scores, "notAdditive"> | string {
   const heads = tracer.value(graph, node.output[0]!).shape?.slice(0, -2);
   // ONNX Runtime's optimiser puts a transposition of the key and the scale into its own product.
   if (["transA", "transBatchA", "transBatchB"].some((name) => intAttribute(node, name, 0) === 1)) {
@@ -115,6 +117,7 @@ function readScores(
   const across = intAttribute(node, "transB", 0) === 0;
   const query = readOperand(tracer, graph, { name: node.input[0]!, transposed: false, heads });
   if (typeof query === "string") return `the query can't be followed: ${query}`;
+  if ("cache" in query) return `the query can't be followed: it comes from the input ${query.cache}`;
   const key = readOperand(tracer, graph, { name: node.input[1]!, transposed: across, heads });
   if (typeof key === "string") return `the key can't be followed: ${key}`;
   return { node, query: { ...query, scale: query.scale * floatAttribute(node, "alpha", 1) }, key };
@@ -125,12 +128,12 @@ function readOperand(
   tracer: Tracer,
   graph: Graph,
   operand: { readonly name: string; readonly transposed: boolean; readonly heads: readonly number[] | undefined },
-): HeadView | string {
+): HeadView | CachedHeads | string {
   const trace = tracer.trace(graph, operand.name);
   if (trace === undefined || operand.heads === undefined) return "its shape isn't known";
   // One key head may serve all query heads by broadcasting.
   const broadcast = broadcastTrace(trace, [...operand.heads, ...trace.shape.slice(-2)]);
-  return readHeads(tracer, broadcast, operand.transposed);
+  return readCachedHeads(tracer, broadcast, operand.transposed) ?? readHeads(tracer, broadcast, operand.transposed);
 }
 
 /**
@@ -190,8 +193,14 @@ function rowSumProblem(node: NodeProto): string | undefined {
   return keeps.includes(node.opType) ? undefined : `${node.opType} (${node.name || node.output[0]}) after the softmax`;
 }
 
-function sizeProblem(parts: Pick<Site, "query" | "key" | "value" | "output">): string | undefined {
-  const { query, key, value, output } = parts;
+function sizeProblem(
+  { query, key, value, output }: {
+    readonly query: HeadView;
+    readonly key: HeadView | CachedHeads;
+    readonly value: HeadView | CachedHeads;
+    readonly output: OutputView;
+  },
+): string | undefined {
   if (query.heads !== key.heads || query.heads !== value.heads) {
     return `query, key and value have ${query.heads}, ${key.heads} and ${value.heads} heads`;
   }
@@ -199,7 +208,7 @@ function sizeProblem(parts: Pick<Site, "query" | "key" | "value" | "output">): s
     return `heads of query and key have size ${query.headSize}, those of value ${value.headSize}: ` +
       `they don't stack into one tensor`;
   }
-  const widths = [query, key, value].map((view) => view.projection.rows);
+  const widths = [query, key, value].flatMap((view) => "cache" in view ? [] : view.projection.rows);
   if (new Set([...widths, output.projection.columns]).size > 1) {
     return `query, key and value read rows of ${widths.join(", ")} numbers and the output has ` +
       `${output.projection.columns}: they don't stack into one tensor`;

@@ -14,10 +14,10 @@ import type { Graph } from "../../onnx/graph.ts";
 import type { OnnxModel } from "../../onnx/model.ts";
 import type { NodeProto } from "../../onnx/node.ts";
 import { inOrder } from "../../onnx/order.ts";
-import { analyse, type Analysis, storedName } from "../find.ts";
+import { analyse, type Analysis } from "../find.ts";
 import { projectionMatrix } from "../weights.ts";
 import { readInput } from "./input.ts";
-import type { Projection } from "../trace/projection.ts";
+import { type Projection, storedName } from "../trace/projection.ts";
 import {
   FEED_FORWARD_MATRICES,
   type FeedForwardBlock,

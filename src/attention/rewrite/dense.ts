@@ -72,6 +72,7 @@ function rewrittenProjections(
   };
   for (const site of block.sites) {
     for (const name of ungrouped ? ["query"] as const : ["query", "key", "value"] as const) {
+      if (site[name].fromCache) continue;
       const { projection, columns } = site[name];
       const matrix = open(projection);
       for (let r = 0; r < projection.rows; r++) {

@@ -18,7 +18,7 @@ export function writeExpandedProjections(at: SiteWriter, form: BlockForm): void 
   const nodes = new Map<Projection["node"], Name[]>();
   for (const name of ["query", "key", "value"] as const) {
     const space = name === "value" ? form.valueOutput : form.queryKey;
-    if (space === "reduced" || form[name] === "kept") continue;
+    if (space === "reduced" || form[name] === "kept" || at.site[name].fromCache) continue;
     if (name !== "query" && form.keyValueHeads > at.groups(at.site[name])) {
       if (at.site.fused === undefined) writeUngrouped(at, form, name);
       continue;

@@ -40,7 +40,7 @@ export function writeReducedValueOutput(at: SiteWriter, form: BlockForm): void {
   const { query, probabilities } = at.site;
   const { heads } = query;
   const groups = form.keyValueHeads;
-  const v = cached(at, "value", headsFirst(at, "value", form));
+  const v = cached(at, "value", form);
   const p = at.rank(probabilities) === 3 ? splitHeads(at, probabilities, heads) : probabilities;
   const grouped = groups < heads ? at.reshape(p, [0, groups, -1, 0], { label: "probabilities.groups" }) : p;
   const product = at.matmul(grouped, v, { label: "context" });
@@ -61,7 +61,7 @@ export function writeOutputFactors(at: SiteWriter, form: BlockForm, context: str
 /** Small keys as [B, G, ρ, S]. Without a cache one transposition does. */
 function keysAcross(at: SiteWriter, form: BlockForm): string {
   if (!isCached(at, "key")) return at.transpose(splitGroups(at, "key", form), [0, 2, 3, 1], "key");
-  return at.transpose(cached(at, "key", headsFirst(at, "key", form)), [0, 1, 3, 2], "key.across");
+  return at.transpose(cached(at, "key", form), [0, 1, 3, 2], "key.across");
 }
 
 /** [B, T, G, ρ]. */
@@ -79,16 +79,18 @@ function isCached(at: SiteWriter, name: "key" | "value"): boolean {
 }
 
 /** New positions behind the past ones, [B, G, S, ρ]; what the model gives out for the next call is this small cache. */
-function cached(at: SiteWriter, name: "key" | "value", fresh: string): string {
-  const { past } = at.site[name];
+function cached(at: SiteWriter, name: "key" | "value", form: BlockForm): string {
+  const { past, fromCache } = at.site[name];
   const present = at.site.present[name];
   const slot = at.slot(`${name}.b`);
   const output = present === undefined ? {} : { output: present };
   if (present !== undefined) retypeOutput(at, present, (info) => smallCache(info, slot));
+  if (past !== undefined) at.writer.retype(at.graph.scopeOf(past)!, smallCache(at.graph.input(past)!, slot));
+  if (fromCache) return past!;
+  const fresh = headsFirst(at, name, form);
   if (past === undefined) {
     return present === undefined ? fresh : at.node("Identity", [fresh], { label: `${name}.present`, ...output });
   }
-  at.writer.retype(at.graph.scopeOf(past)!, smallCache(at.graph.input(past)!, slot));
   return at.node("Concat", [past, fresh], { label: `${name}.all`, attributes: { axis: 2n }, ...output });
 }
 

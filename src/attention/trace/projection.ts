@@ -149,6 +149,13 @@ function matrixShape(value: Value): readonly [number, number] | undefined {
     : undefined;
 }
 
+/** Exporters copy shared weights by Identity: the name behind. */
+export function storedName({ graph, stored }: Projection): string {
+  let { name } = stored;
+  for (let node = graph.producer(name); node?.opType === "Identity"; node = graph.producer(name)) name = node.input[0]!;
+  return name;
+}
+
 /** Before a Gemm, exporters flatten [batch, positions, d] to rows: the value before that. */
 function unflattened(graph: Graph, stream: string, valueOf: ValueOf): string {
   const node = graph.producer(stream);
