@@ -5,35 +5,16 @@
  */
 import { join, resolve } from "node:path";
 import { externalLocation } from "../onnx/external.ts";
-import { encodeModel, type OnnxModel, saveModel, tensorsOf } from "../onnx/model.ts";
+import { encodeModel, type OnnxModel, tensorsOf } from "../onnx/model.ts";
 import { type TensorProto, TensorProto_DataLocation } from "../onnx/gen/onnx_pb.ts";
-import { DataType, sizeOf, tensorShape } from "../onnx/tensor.ts";
+import { saveModel } from "../onnx/save.ts";
+import { byteSizeOf } from "../onnx/tensor.ts";
 import type { GraphSource } from "./artifact.ts";
-
-const bitsOf: Readonly<Record<number, number>> = {
-  [DataType.FLOAT]: 32,
-  [DataType.UINT8]: 8,
-  [DataType.INT8]: 8,
-  [DataType.UINT16]: 16,
-  [DataType.INT16]: 16,
-  [DataType.INT32]: 32,
-  [DataType.INT64]: 64,
-  [DataType.BOOL]: 8,
-  [DataType.FLOAT16]: 16,
-  [DataType.DOUBLE]: 64,
-  [DataType.UINT32]: 32,
-  [DataType.UINT64]: 64,
-  [DataType.BFLOAT16]: 16,
-  [DataType.UINT4]: 4,
-  [DataType.INT4]: 4,
-};
 
 /** Bytes of all constant tensors of a model, wherever they are stored. */
 export function weightBytes(model: OnnxModel): number {
   let bytes = 0;
-  for (const tensor of tensors(model)) {
-    bytes += Math.ceil(sizeOf(tensorShape(tensor)) * (bitsOf[tensor.dataType] ?? 8) / 8);
-  }
+  for (const tensor of tensors(model)) bytes += byteSizeOf(tensor);
   return bytes;
 }
 
@@ -49,8 +30,8 @@ export function externalFiles(model: OnnxModel): readonly string[] {
 }
 
 /**
- * A model as the runtime takes it: its bytes, or, where it keeps weights in external data, a file in a folder of its own with links to
- * that data beside it, since bytes in memory have no folder to find it in.
+ * A model as the runtime takes it: its bytes, or, where it keeps weights in external data, a file in a folder of its own with
+ * what it uses of that data beside it, since bytes in memory have no folder to find it in.
  *
  * @throws TuckerdError "failed" if the disk refuses
  */

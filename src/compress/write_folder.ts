@@ -5,7 +5,7 @@
  */
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { TuckerdError } from "../errors.ts";
-import { saveModel } from "../onnx/model.ts";
+import { saveModel } from "../onnx/save.ts";
 import type { CompressionReport } from "./artifact.ts";
 import type { Compressor, CompressRun } from "./compressor.ts";
 import type { CacheKind } from "./graphs.ts";

@@ -3,12 +3,13 @@
  *
  * @module
  */
+import { normalize } from "node:path/posix";
 import { TuckerdError } from "../errors.ts";
 import type { TensorProto } from "./gen/onnx_pb.ts";
 
 /** Where the bytes of an external tensor are. */
 export interface ExternalLocation {
-  /** Relative to the model's folder, as the model says it. */
+  /** Relative to the model's folder, without detours. */
   readonly location: string;
   /** The file, with its folder. */
   readonly path: string;
@@ -25,18 +26,27 @@ export interface ExternalLocation {
 export function externalLocation(tensor: TensorProto, folder: string): ExternalLocation {
   const entries = new Map(tensor.externalData.map((entry) => [entry.key, entry.value]));
   const location = entries.get("location");
-  if (location === undefined || location.startsWith("/") || location.split(/[\\/]/).includes("..")) {
+  if (location === undefined || location === "" || location.startsWith("/") || location.split(/[\\/]/).includes("..")) {
     throw new TuckerdError(
       "bad-model",
       `external data of tensor ${tensor.name} must name a file inside the model's folder, got ${location ?? "nothing"}`,
     );
   }
-  const length = entries.get("length");
+  const bytes = (key: string): number | undefined => {
+    const text = entries.get(key);
+    if (text === undefined) return undefined;
+    const value = Number(text);
+    if (text !== "" && Number.isSafeInteger(value) && value >= 0) return value;
+    throw new TuckerdError(
+      "bad-model",
+      `external data of tensor ${tensor.name}: ${key} must be a number of bytes, got "${text}"`,
+    );
+  };
   return {
-    location,
-    path: `${folder}/${location}`,
-    offset: Number(entries.get("offset") ?? "0"),
-    length: length === undefined ? undefined : Number(length),
+    location: normalize(location),
+    path: `${folder}/${normalize(location)}`,
+    offset: bytes("offset") ?? 0,
+    length: bytes("length"),
   };
 }
 

@@ -1,5 +1,5 @@
 /**
- * A model file in memory, and its way back to disk.
+ * A model file in memory, and its way back to bytes.
  *
  * @module
  */
@@ -7,6 +7,7 @@ import { basename, dirname, join, resolve } from "@std/path/mod.js";
 import { TuckerdError } from "../errors.ts";
 import { byteLength, decodeModel, encodeModelPieces, MAX_MODEL_BYTES } from "./codec.ts";
 import { externalLocation } from "./external.ts";
+import { byteSizeOf, tensorShape } from "./tensor.ts";
 import { type GraphProto, type ModelProto, type TensorProto, TensorProto_DataLocation } from "./gen/onnx_pb.ts";
 
 /** A decoded model and where it came from. Passes never change one: they return another that shares its tensors. */
@@ -62,7 +63,8 @@ async function isFile(path: string): Promise<boolean> {
  * @throws TuckerdError "failed" if it would be longer than a protobuf message can be (2 GiB).
  */
 export function encodeModel(model: OnnxModel): Uint8Array<ArrayBuffer> {
-  const pieces = encodablePieces(model);
+  const pieces = encodeModelPieces(model.proto);
+  checkLength(model, byteLength(pieces));
   const bytes = new Uint8Array(byteLength(pieces));
   let at = 0;
   for (const piece of pieces) {
@@ -70,33 +72,6 @@ export function encodeModel(model: OnnxModel): Uint8Array<ArrayBuffer> {
     at += piece.byteLength;
   }
   return bytes;
-}
-
-/**
- * Writes a model under a temporary name and renames it, so that `path` never holds half a model. Files of external data
- * that it still refers to are copied next to it, if that is another folder.
- *
- * @throws TuckerdError "failed" if the disk refuses, or the model would be longer than 2 GiB.
- */
-export async function saveModel(model: OnnxModel, path: string): Promise<void> {
-  const pieces = encodablePieces(model);
-  const temporary = `${path}.${crypto.randomUUID()}.part`;
-  try {
-    await Deno.mkdir(dirname(path), { recursive: true });
-    await copyExternalData(model, dirname(resolve(path)));
-    {
-      using file = await Deno.open(temporary, { write: true, createNew: true });
-      for (const piece of pieces) {
-        for (let at = 0; at < piece.byteLength;) at += await file.write(piece.subarray(at));
-      }
-      await file.sync();
-    }
-    await Deno.rename(temporary, path);
-  } catch (error) {
-    await Deno.remove(temporary).catch(() => {/* it may never have been made */});
-    if (error instanceof TuckerdError) throw error;
-    throw new TuckerdError("failed", `${path} can't be written: ${String(error)}`, { cause: error, fields: { path } });
-  }
 }
 
 /** Every tensor of a graph and its subgraphs: initializers, and tensors in attributes. */
@@ -142,7 +117,18 @@ async function checkExternalData(model: OnnxModel): Promise<void> {
   const needed = new Map<string, number>();
   for (const tensor of externalTensors(model)) {
     const { location, offset, length } = externalLocation(tensor, model.folder);
-    needed.set(location, Math.max(needed.get(location) ?? 0, offset + (length ?? 0)));
+    const bytes = byteSizeOf(tensor);
+    if (length !== undefined && length !== bytes) {
+      throw new TuckerdError(
+        "bad-model",
+        `${model.path}: tensor ${tensor.name} of shape [${
+          tensorShape(tensor)
+        }] takes ${bytes} bytes, but its external data ` +
+          `(${location}) is said to have ${length}`,
+        { fields: { path: model.path, location } },
+      );
+    }
+    needed.set(location, Math.max(needed.get(location) ?? 0, offset + bytes));
   }
   for (const [location, bytes] of needed) {
     const size = await Deno.stat(`${model.folder}/${location}`).then((info) => info.size, () => undefined);
@@ -157,37 +143,20 @@ async function checkExternalData(model: OnnxModel): Promise<void> {
   }
 }
 
-function* externalTensors(model: OnnxModel): Generator<TensorProto> {
+/** The tensors whose bytes lie in files beside the model. */
+export function* externalTensors(model: OnnxModel): Generator<TensorProto> {
   if (model.proto.graph === undefined) return;
   for (const tensor of tensorsOf(model.proto.graph)) {
     if (tensor.dataLocation === TensorProto_DataLocation.EXTERNAL) yield tensor;
   }
 }
 
-async function copyExternalData(model: OnnxModel, folder: string): Promise<void> {
-  if (folder === model.folder) return;
-  const locations = new Set([...externalTensors(model)].map((tensor) => externalLocation(tensor, "").location));
-  for (const location of locations) {
-    const target = `${folder}/${location}`;
-    await Deno.mkdir(dirname(target), { recursive: true });
-    // Not a link: ONNX's own tools refuse external data with several links, and would then refuse the original too. Where the
-    // file system can, the copy shares its blocks.
-    await Deno.copyFile(`${model.folder}/${location}`, target);
-  }
-}
-
-function encodablePieces(model: OnnxModel): Uint8Array[] {
-  const pieces = encodeModelPieces(model.proto);
-  const bytes = byteLength(pieces);
-  if (bytes > MAX_MODEL_BYTES) {
-    throw new TuckerdError(
-      "failed",
-      `${
-        basename(model.path)
-      } would take ${bytes} bytes, more than a protobuf message can hold (${MAX_MODEL_BYTES}): ` +
-        `its weights must stay in external data`,
-      { fields: { bytes } },
-    );
-  }
-  return pieces;
+function checkLength(model: OnnxModel, bytes: number): void {
+  if (bytes <= MAX_MODEL_BYTES) return;
+  throw new TuckerdError(
+    "failed",
+    `${basename(model.path)} would take ${bytes} bytes, more than a protobuf message can hold (${MAX_MODEL_BYTES}): ` +
+      `its weights must stay in external data`,
+    { fields: { bytes } },
+  );
 }

@@ -43,6 +43,40 @@ const INTEGERS: Readonly<Record<number, { bytes: number; read: (view: DataView, 
   [DataType.UINT64]: { bytes: 8, read: (view, at) => Number(view.getBigUint64(at, true)) },
 };
 
+/** Bits of an element, by the numbers of TensorProto.DataType; strings have no size of their own. */
+const BITS: Readonly<Record<number, number>> = {
+  [DataType.FLOAT]: 32,
+  [DataType.UINT8]: 8,
+  [DataType.INT8]: 8,
+  [DataType.UINT16]: 16,
+  [DataType.INT16]: 16,
+  [DataType.INT32]: 32,
+  [DataType.INT64]: 64,
+  [DataType.BOOL]: 8,
+  [DataType.FLOAT16]: 16,
+  [DataType.DOUBLE]: 64,
+  [DataType.UINT32]: 32,
+  [DataType.UINT64]: 64,
+  14: 64, // complex64
+  15: 128, // complex128
+  [DataType.BFLOAT16]: 16,
+  17: 8, // the four kinds of float8
+  18: 8,
+  19: 8,
+  20: 8,
+  [DataType.UINT4]: 4,
+  [DataType.INT4]: 4,
+  23: 4, // float4e2m1
+  24: 8, // float8e8m0
+  25: 2, // uint2
+  26: 2, // int2
+};
+
+/** Bytes that a tensor's numbers take as raw data, wherever they are stored. */
+export function byteSizeOf(tensor: TensorProto): number {
+  return Math.ceil(sizeOf(tensorShape(tensor)) * (BITS[tensor.dataType] ?? 8) / 8);
+}
+
 /** Whether an element type holds real numbers. */
 export function isFloating(dataType: number): boolean {
   return FLOATING.has(dataType);

@@ -6,7 +6,8 @@ import { type CompressionRequest, inheritRequest, resolveOptions } from "../../s
 import type { CompressionPreview } from "../../src/compress/preview.ts";
 import { extractWeights, findAttention, MATRICES, rewriteDense } from "../../src/attention/mod.ts";
 import { TuckerdError } from "../../src/errors.ts";
-import { loadModel, saveModel } from "../../src/onnx/model.ts";
+import { loadModel } from "../../src/onnx/model.ts";
+import { saveModel } from "../../src/onnx/save.ts";
 import { openTestCompressor } from "../support/compressors.ts";
 import { seeded } from "../support/random_tucker.ts";
 import { oracleExports } from "../support/oracle.ts";

@@ -6,7 +6,8 @@
 import type * as types from "onnxruntime-node";
 import { float16ToFloat32 } from "../../src/onnx/float16.ts";
 import { TensorProto_DataLocation } from "../../src/onnx/gen/onnx_pb.ts";
-import { encodeModel, type OnnxModel, saveModel, tensorsOf } from "../../src/onnx/model.ts";
+import { encodeModel, type OnnxModel, tensorsOf } from "../../src/onnx/model.ts";
+import { saveModel } from "../../src/onnx/save.ts";
 import { type Nested, nestedNumbers, nestedShape } from "./oracle.ts";
 
 // Deno's Float16Array reaches ONNX Runtime as an empty buffer; without it, bit patterns in a Uint16Array are taken.

@@ -1,0 +1,109 @@
+/**
+ * A model on its way to disk: the graph, and the files of external data that go with it.
+ *
+ * @module
+ */
+import { basename, dirname, resolve } from "@std/path/mod.js";
+import { TuckerdError } from "../errors.ts";
+import { byteLength, encodeModelPieces, MAX_MODEL_BYTES, withFields } from "./codec.ts";
+import { externalTensor, movedTensor, nextPage, packData, writePacked, writeTensors } from "./data_files.ts";
+import { type ModelProto, type TensorProto, TensorProto_DataLocation } from "./gen/onnx_pb.ts";
+import { mapTensors, type TensorChange } from "./map_tensors.ts";
+import { externalTensors, type OnnxModel } from "./model.ts";
+
+/** Smaller tensors stay in the graph, as ONNX's own tools have it: shapes and the like are read from there. */
+const LEAST_EXTERNAL_BYTES = 1024;
+
+/**
+ * Writes a model under a temporary name and renames it, so that `path` never holds half a model.
+ *
+ * In the folder that the model came from, the new file refers to the external data that is there, untouched. In another one, files of
+ * the same names hold what the model still uses of them. New tensors of 1 KiB and more join the external data, in `NAME.onnx_data`,
+ * where the model has some, or where the graph would otherwise be longer than a protobuf message can be (2 GiB).
+ *
+ * @throws TuckerdError "failed" if the disk refuses, or `NAME.onnx_data` is there already
+ */
+export async function saveModel(model: OnnxModel, path: string): Promise<void> {
+  const folder = dirname(resolve(path));
+  const external = [...externalTensors(model)];
+  const packed = folder === model.folder ? [] : packData(external);
+  const written: string[] = [];
+  try {
+    await Deno.mkdir(folder, { recursive: true });
+    for (const file of packed) {
+      written.push(`${folder}/${file.location}`);
+      await writePacked(file, model.folder, folder);
+    }
+    let proto = packed.length === 0
+      ? model.proto
+      : changed(model.proto, (tensor) => isExternal(tensor) ? movedTensor(tensor, packed) : tensor);
+    let pieces = encodeModelPieces(proto);
+    if (external.length > 0 || byteLength(pieces) > MAX_MODEL_BYTES) {
+      const location = `${basename(path)}_data`;
+      const before = packed.find((file) => file.location === location);
+      const own = takenOut(proto, { location, offset: before?.size ?? 0 });
+      if (own.tensors.length > 0) {
+        const target = `${folder}/${location}`;
+        if (before === undefined) await refuseExisting(target);
+        if (before === undefined) written.push(target);
+        await writeTensors(target, own.tensors);
+        proto = own.proto;
+        pieces = encodeModelPieces(proto);
+      }
+    }
+    await writeGraph(path, pieces);
+  } catch (error) {
+    for (const file of written) await Deno.remove(file).catch(() => {/* it may never have been made */});
+    if (error instanceof TuckerdError) throw error;
+    throw new TuckerdError("failed", `${path} can't be written: ${String(error)}`, { cause: error, fields: { path } });
+  }
+}
+
+/** A model whose larger initializers lie in a file from an offset on, and what goes there. */
+function takenOut(
+  proto: ModelProto,
+  file: { readonly location: string; readonly offset: number },
+): { readonly proto: ModelProto; readonly tensors: readonly { readonly data: Uint8Array; readonly offset: number }[] } {
+  const initializers = new Set(proto.graph?.initializer);
+  const tensors: { data: Uint8Array; offset: number }[] = [];
+  let end = file.offset;
+  const result = changed(proto, (tensor) => {
+    if (!initializers.has(tensor) || tensor.rawData.byteLength < LEAST_EXTERNAL_BYTES) return tensor;
+    const offset = nextPage(end);
+    end = offset + tensor.rawData.byteLength;
+    tensors.push({ data: tensor.rawData, offset });
+    return externalTensor(tensor, { location: file.location, offset });
+  });
+  return { proto: result, tensors };
+}
+
+async function writeGraph(path: string, pieces: readonly Uint8Array[]): Promise<void> {
+  const temporary = `${path}.${crypto.randomUUID()}.part`;
+  try {
+    {
+      using file = await Deno.open(temporary, { write: true, createNew: true });
+      for (const piece of pieces) {
+        for (let at = 0; at < piece.byteLength;) at += await file.write(piece.subarray(at));
+      }
+      await file.sync();
+    }
+    await Deno.rename(temporary, path);
+  } catch (error) {
+    await Deno.remove(temporary).catch(() => {/* it may never have been made */});
+    throw error;
+  }
+}
+
+async function refuseExisting(path: string): Promise<void> {
+  if (await Deno.lstat(path).then(() => true, () => false)) {
+    throw new TuckerdError("failed", `${path} is there already, where weights would go; choose another name`);
+  }
+}
+
+function changed(proto: ModelProto, change: TensorChange): ModelProto {
+  return proto.graph === undefined ? proto : withFields(proto, { graph: mapTensors(proto.graph, change) });
+}
+
+function isExternal(tensor: TensorProto): boolean {
+  return tensor.dataLocation === TensorProto_DataLocation.EXTERNAL;
+}
