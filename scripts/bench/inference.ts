@@ -5,56 +5,36 @@
  * @module
  */
 import * as ort from "onnxruntime-node";
-import { chooseForm, findAttention, rewriteFactored } from "../../src/attention/mod.ts";
-import type { FactorSlot } from "../../src/attention/types.ts";
-import { encodeModel, loadModel, type OnnxModel } from "../../src/onnx/model.ts";
-import type { Ranks } from "../../src/tucker/types.ts";
+import { loadModel } from "../../src/onnx/model.ts";
+import { type Factored, openSession, runInTurn, withRandomFactors } from "./random_factors.ts";
 import { writeSyntheticModel } from "./synthetic_model.ts";
 import { type BenchResult, comparison } from "./types.ts";
 
 const rounds = 7;
 const sizes = { layers: 12, hiddenSize: 768, heads: 12, headSize: 64, feedForward: 3072, weights: "float32" } as const;
-const rankChoices: readonly { readonly ranks: Ranks; readonly limit: number }[] = [
-  { ranks: [256, 32, 4], limit: 1.30 },
-  { ranks: [128, 16, 4], limit: 1.44 },
+const choices: readonly { readonly factors: Factored; readonly note: string }[] = [
+  {
+    factors: { ranks: [256, 32, 4] },
+    note: "counting operations, the limit with a dense feed-forward is 1.30 at 128 tokens",
+  },
+  {
+    factors: { ranks: [128, 16, 4] },
+    note: "counting operations, the limit with a dense feed-forward is 1.44 at 128 tokens",
+  },
+  {
+    factors: { ranks: [256, 32, 4], feedForwardRank: 192 },
+    note: "LASER's feed-forward at a quarter of the rank; the aim is 2",
+  },
 ];
 const lengths = [128, 384];
 
-/** Every attention block with random factors of the given ranks. */
-function factored(model: OnnxModel, [r1, r2, r3]: Ranks): OnnxModel {
-  const forms = new Map(
-    findAttention(model).blocks.map((block) => [block.layer, chooseForm(block, "tucker4", { r3 })]),
-  );
-  const size = (dimension: number | string): number => {
-    if (typeof dimension === "number") return dimension;
-    const [count, name] = dimension.includes("*") ? dimension.split("*") as [string, string] : ["1", dimension];
-    return Number(count) * (name.endsWith("r2") ? r2 : r1);
-  };
-  const tensors = ({ shape }: FactorSlot) => {
-    const dimensions = shape.map(size);
-    const count = dimensions.reduce((product, length) => product * length, 1);
-    return { shape: dimensions, data: Float32Array.from({ length: count }, () => (Math.random() - 0.5) / 16) };
-  };
-  return rewriteFactored(model, forms, { factors: "initializers", tensors }).model;
-}
-
-async function open(model: OnnxModel): Promise<ort.InferenceSession> {
-  return await ort.InferenceSession.create(encodeModel(model), {
-    graphOptimizationLevel: "all",
-    executionProviders: ["cpu"],
-    logSeverityLevel: 3,
-  });
-}
-
-async function runSeconds(session: ort.InferenceSession, length: number): Promise<number> {
+function run(session: ort.InferenceSession, length: number): () => Promise<unknown> {
   const hidden = Float32Array.from({ length: length * sizes.hiddenSize }, () => Math.random() - 0.5);
   const feeds = {
     hidden: new ort.Tensor("float32", hidden, [1, length, sizes.hiddenSize]),
     mask: new ort.Tensor("float32", new Float32Array(length), [1, 1, 1, length]),
   };
-  const began = performance.now();
-  await session.run(feeds);
-  return (performance.now() - began) / 1000;
+  return () => session.run(feeds);
 }
 
 /** Times dense and factored runs in turn. */
@@ -64,22 +44,17 @@ export async function benchInference(): Promise<BenchResult[]> {
   try {
     await writeSyntheticModel(folder, sizes);
     const model = await loadModel(`${folder}/model.onnx`);
-    const dense = await open(model);
-    for (const { ranks, limit } of rankChoices) {
-      const small = await open(factored(model, ranks));
+    const dense = await openSession(model);
+    for (const { factors, note } of choices) {
+      const small = await openSession(withRandomFactors(model, factors));
       for (const length of lengths) {
-        const seconds: number[] = [], baselineSeconds: number[] = [];
-        for (let round = 0; round <= rounds; round++) {
-          const times = [await runSeconds(dense, length), await runSeconds(small, length)] as const;
-          if (round === 0) continue; // warms up
-          baselineSeconds.push(times[0]);
-          seconds.push(times[1]);
-        }
+        const [baselineSeconds, seconds] = await runInTurn([run(dense, length), run(small, length)], rounds);
+        const laser = factors.feedForwardRank === undefined ? "" : `, feed-forward ${factors.feedForwardRank}`;
         results.push(comparison({
-          name: `BERT-base shape, ${length} tokens, ranks ${ranks.join(",")}`,
+          name: `BERT-base shape, ${length} tokens, ranks ${factors.ranks.join(",")}${laser}`,
           baseline: "the dense model in ONNX Runtime",
-          note: `counting operations, the limit with a dense feed-forward is ${limit} at 128 tokens`,
-        }, { seconds, baselineSeconds }));
+          note,
+        }, { seconds: seconds!, baselineSeconds: baselineSeconds! }));
       }
       await small.release();
     }

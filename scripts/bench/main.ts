@@ -21,6 +21,7 @@ const suites: Readonly<Record<string, (flags: Flags) => Promise<readonly BenchRe
   start: async () => await (await import("./start.ts")).benchStart(),
   rerank: async () => await (await import("./start.ts")).benchRerank(),
   inference: async () => await (await import("./inference.ts")).benchInference(),
+  decode: async () => await (await import("./decode.ts")).benchDecode(),
   memory: async () => await (await import("./memory.ts")).benchMemory(),
   gpu: async ({ software, peakTflops }) =>
     await (await import("./gpu.ts")).benchGpu({ software, ...(peakTflops === undefined ? {} : { peakTflops }) }),

@@ -46,7 +46,7 @@ class Random {
 }
 
 /** Builds nodes and weights layer by layer. */
-class Builder {
+export class Builder {
   readonly nodes: NodeProto[] = [];
   readonly initializers: TensorProto[] = [];
   readonly #random = new Random();
@@ -54,6 +54,7 @@ class Builder {
 
   constructor(readonly sizes: SyntheticModel, readonly data: Deno.FsFile | undefined) {}
 
+  /** Adds a node with one output and returns that. */
   node(
     opType: string,
     inputs: readonly string[],
@@ -88,6 +89,7 @@ class Builder {
     return name;
   }
 
+  /** A tensor with the same number everywhere. */
   constant(name: string, shape: readonly number[], value: number): string {
     const values = new Float32Array(shape.reduce((product, size) => product * size, 1)).fill(value);
     this.initializers.push(
@@ -96,22 +98,33 @@ class Builder {
     return name;
   }
 
+  /** The scalars that `attention` and `feedForward` read. */
+  scalars(): void {
+    const { headSize } = this.sizes;
+    const named = { scale: Math.sqrt(headSize), sqrt2: Math.SQRT2, one: 1, half: 0.5 };
+    for (const [name, value] of Object.entries(named)) this.constant(name, [], value);
+  }
+
+  /** An int64 list. */
   integers(name: string, values: readonly number[]): string {
     this.initializers.push(int64Tensor(name, values));
     return name;
   }
 
+  /** A linear layer with bias. */
   linear(input: string, name: string, [rows, columns]: readonly [number, number]): string {
     const product = this.node("MatMul", [input, this.weight(`${name}.weight`, [rows, columns])], `${name}/MatMul`);
     return this.node("Add", [this.constant(`${name}.bias`, [columns], 0.01), product], `${name}/Add`);
   }
 
+  /** A layer norm. */
   normalize(input: string, name: string): string {
     const size = [this.sizes.hiddenSize];
     const parameters = [this.constant(`${name}.weight`, size, 1), this.constant(`${name}.bias`, size, 0)];
     return this.node("LayerNormalization", [input, ...parameters], `${name}/Normalized`, { axis: -1n, epsilon: 1e-5 });
   }
 
+  /** BERT's attention. */
   attention(input: string, name: string): string {
     const { hiddenSize, heads, headSize } = this.sizes;
     const width = heads * headSize;
@@ -133,6 +146,7 @@ class Builder {
     return this.linear(merged, `${name}.output`, [width, hiddenSize]);
   }
 
+  /** Two linear layers with GELU between them. */
   feedForward(input: string, name: string): string {
     const { hiddenSize, feedForward } = this.sizes;
     const up = this.linear(input, `${name}.fc_in`, [hiddenSize, feedForward]);
@@ -156,10 +170,7 @@ export async function writeSyntheticModel(folder: string, sizes: SyntheticModel)
   const width = sizes.heads * sizes.headSize;
   builder.integers("split_shape", [0, 0, sizes.heads, sizes.headSize]);
   builder.integers("merge_shape", [0, 0, width]);
-  builder.constant("scale", [], Math.sqrt(sizes.headSize));
-  for (const [name, value] of [["sqrt2", Math.SQRT2], ["one", 1], ["half", 0.5]] as const) {
-    builder.constant(name, [], value);
-  }
+  builder.scalars();
   let hidden = "hidden";
   for (let layer = 0; layer < sizes.layers; layer++) {
     const name = `layer.${layer}`;

@@ -1,0 +1,77 @@
+/**
+ * Random factors for benchmarks of inference, where only their sizes matter.
+ *
+ * @module
+ */
+import * as ort from "onnxruntime-node";
+import { findFeedForward, rewriteFeedForward } from "../../src/attention/feed_forward/mod.ts";
+import { chooseForm, findAttention, type FormOptions, rewriteFactored } from "../../src/attention/mod.ts";
+import { encodeModel, type OnnxModel } from "../../src/onnx/model.ts";
+import type { Ranks } from "../../src/tucker/types.ts";
+
+/** What runs in factors. */
+export interface Factored extends Pick<FormOptions, "cache"> {
+  readonly ranks: Ranks;
+  /** Rank of both feed-forward matrices; whole without it. */
+  readonly feedForwardRank?: number;
+}
+
+/** Every attention block, and the feed-forward networks where asked for, with random factors as initializers. */
+export function withRandomFactors(
+  model: OnnxModel,
+  { ranks: [r1, r2, r3], cache, feedForwardRank }: Factored,
+): OnnxModel {
+  const options = { r3, ...(cache === undefined ? {} : { cache }) };
+  const forms = new Map(
+    findAttention(model).blocks.map((block) => [block.layer, chooseForm(block, "tucker4", options)]),
+  );
+  const size = (dimension: number | string): number => {
+    if (typeof dimension === "number") return dimension;
+    const [count, name] = dimension.includes("*") ? dimension.split("*") as [string, string] : ["1", dimension];
+    return Number(count) * (name.endsWith("r2") ? r2 : r1);
+  };
+  const tensors = ({ shape }: { readonly shape: readonly (number | string)[] }) => random(shape.map(size));
+  const attention = rewriteFactored(model, forms, { factors: "initializers", tensors }).model;
+  if (feedForwardRank === undefined) return attention;
+  const networks = findFeedForward(model).flatMap(({ layer, index, matrices }) =>
+    matrices.map(({ name }) => ({ layer, index, matrix: name, form: "pair" as const }))
+  );
+  return rewriteFeedForward(model, attention, {
+    forms: networks,
+    source: {
+      factors: "initializers",
+      tensors: ({ shape }) => random(shape.map((length) => typeof length === "number" ? length : feedForwardRank)),
+    },
+  }).model;
+}
+
+/** A session with all of ONNX Runtime's graph optimisations, on the CPU. */
+export async function openSession(model: OnnxModel): Promise<ort.InferenceSession> {
+  return await ort.InferenceSession.create(encodeModel(model), {
+    graphOptimizationLevel: "all",
+    executionProviders: ["cpu"],
+    logSeverityLevel: 3,
+  });
+}
+
+/** A tensor of numbers of about the size of trained weights. */
+function random(shape: readonly number[]): { shape: readonly number[]; data: Float32Array } {
+  const count = shape.reduce((product, length) => product * length, 1);
+  return { shape, data: Float32Array.from({ length: count }, () => (Math.random() - 0.5) / 16) };
+}
+
+/** Seconds of several things, each round in turn: the first round warms up. */
+export async function runInTurn(
+  runs: readonly (() => Promise<unknown>)[],
+  rounds: number,
+): Promise<readonly (readonly number[])[]> {
+  const times = runs.map((): number[] => []);
+  for (let round = 0; round <= rounds; round++) {
+    for (const [i, run] of runs.entries()) {
+      const began = performance.now();
+      await run();
+      if (round > 0) times[i]!.push((performance.now() - began) / 1000);
+    }
+  }
+  return times;
+}
