@@ -93,8 +93,26 @@ fn main(
     }
     workgroupBarrier();
     if (y < params.y) {
+      // Four reads are under way at a time: one alone would leave the memory waiting.
       let count = min(STAGE, kEnd - stage);
-      for (var j = 0u; j < count; j++) {
+      let quads = count - count % 4u;
+      var j = 0u;
+      for (; j < quads; j += 4u) {
+        let at = column + (stage + j) * params.bK;
+        let v0 = b[at];
+        let v1 = b[at + params.bK];
+        let v2 = b[at + 2u * params.bK];
+        let v3 = b[at + 3u * params.bK];
+        low = fma(staged[2u * j], vec4f(v0), low);
+        high = fma(staged[2u * j + 1u], vec4f(v0), high);
+        low = fma(staged[2u * j + 2u], vec4f(v1), low);
+        high = fma(staged[2u * j + 3u], vec4f(v1), high);
+        low = fma(staged[2u * j + 4u], vec4f(v2), low);
+        high = fma(staged[2u * j + 5u], vec4f(v2), high);
+        low = fma(staged[2u * j + 6u], vec4f(v3), low);
+        high = fma(staged[2u * j + 7u], vec4f(v3), high);
+      }
+      for (; j < count; j++) {
         let value = vec4f(b[column + (stage + j) * params.bK]);
         low = fma(staged[2u * j], value, low);
         high = fma(staged[2u * j + 1u], value, high);

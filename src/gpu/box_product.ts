@@ -47,6 +47,7 @@ export function modeProduct(planner: ProductPlanner, box: Box3, matrix: Matrix, 
                     const a = { ...asColumns(factor), kOuterStride: 0 };
                     const b: Operand = {
                       slice: tensor.slice,
+                      unit: tensor.unit,
                       base: tensor.base,
                       count: tensor.outer * tensor.columns,
                       inner: tensor.columns,
@@ -123,15 +124,15 @@ export function matrixProduct(planner: ProductPlanner, operands: MatrixOperands,
 }
 
 /** A matrix whose rows are x and whose columns are contracted. */
-function asRows({ slice, base, rows, rowStride }: BoundRegion): Operand {
+function asRows({ slice, unit, base, rows, rowStride }: BoundRegion): Operand {
   const strides = { outerStride: 0, innerStride: rowStride, kOuterStride: 0, kInnerStride: 1 };
-  return { slice, base, count: rows, inner: rows, ...strides };
+  return { slice, unit, base, count: rows, inner: rows, ...strides };
 }
 
 /** A matrix whose columns are x and whose rows are contracted. */
-function asColumns({ slice, base, columns, rowStride }: BoundRegion): Operand {
+function asColumns({ slice, unit, base, columns, rowStride }: BoundRegion): Operand {
   const strides = { outerStride: 0, innerStride: 1, kOuterStride: 0, kInnerStride: rowStride };
-  return { slice, base, count: columns, inner: columns, ...strides };
+  return { slice, unit, base, count: columns, inner: columns, ...strides };
 }
 
 interface ModeSteps {

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { gramSmall } from "../../kernels/mod.ts";
+import { gramSmall, gramSmallHalf } from "../../kernels/mod.ts";
 import { GpuArray } from "./array.ts";
-import type { Operand } from "./operand.ts";
+import { float32Bits, type Operand } from "./operand.ts";
 import type { Pipeline } from "./pipelines.ts";
 import type { Partials, ProductPlanner } from "./product.ts";
 import { type BoundRegion, type Box3, cut, extent, type Range, readRegion, regionLimit } from "./region.ts";
@@ -33,7 +33,7 @@ interface Block {
  * Everything is recorded before the first wait; no size may be 0.
  */
 export async function gram(
-  kernels: { readonly planner: ProductPlanner; readonly small: Pipeline<GramSmallParam> },
+  kernels: GramKernels,
   box: Box3,
 ): Promise<Float64Array> {
   const limit = regionLimit(box.array.device.limits);
@@ -46,8 +46,9 @@ export async function gram(
       for (const columns of cut(box.columns, columnStep)) {
         for (const rows of cut(box.rows, rowStep)) {
           readRegion(box, { outer, rows, columns }, (left) => {
-            if (box.rows <= SMALL_ROWS && extent(rows) === box.rows) {
-              blocks.push(smallBlock(kernels.small, box, left));
+            const small = extent(rows) === box.rows ? smallBlock(kernels, box, left) : undefined;
+            if (small !== undefined) {
+              blocks.push(small);
               return;
             }
             blocks.push(productBlock(kernels.planner, rows, left, rows, left));
@@ -72,10 +73,21 @@ export async function gram(
   }
 }
 
-/** Names of the small kernel's parameters. */
-export type GramSmallParam = typeof gramSmall extends { readonly params: readonly (infer P)[] } ? P : never;
+/** Names of a kernel's parameters. */
+type ParamOf<K> = K extends { readonly params: readonly (infer P extends string)[] } ? P : never;
 
-function smallBlock(pipeline: Pipeline<GramSmallParam>, box: Box3, bound: BoundRegion): Block {
+/** What computes Gram matrices; `smallHalf` is needed for float16 arrays. */
+export interface GramKernels {
+  readonly planner: ProductPlanner;
+  readonly small: Pipeline<ParamOf<typeof gramSmall>>;
+  readonly smallHalf?: Pipeline<ParamOf<typeof gramSmallHalf>> | undefined;
+}
+
+/** The block by the memory-bound kernel; undefined where there are too many rows, or float16 numbers that don't lie in fours. */
+function smallBlock({ small, smallHalf }: GramKernels, box: Box3, bound: BoundRegion): Block | undefined {
+  const { base, rowStride, outerStride, unit } = bound;
+  const fours = [base, bound.columns, rowStride, outerStride].every((number) => number % 4 === 0);
+  if (box.rows > SMALL_ROWS || (unit !== 0 && !fours)) return undefined;
   const { device } = box.array;
   const count = bound.outer * bound.columns;
   const groups = Math.max(
@@ -83,16 +95,10 @@ function smallBlock(pipeline: Pipeline<GramSmallParam>, box: Box3, bound: BoundR
     Math.min(SMALL_GROUPS, Math.ceil(count / (256 * SMALL_TERMS)), Math.floor(regionLimit(device.limits) / 16)),
   );
   const array = new GpuArray(device, groups * SMALL_ROWS ** 2, "partial Gram matrices");
-  device.commands.dispatch(pipeline, {
-    n: bound.rows,
-    count,
-    inner: bound.columns,
-    base: bound.base,
-    rowStride: bound.rowStride,
-    outerStride: bound.outerStride,
-    innerStride: 1,
-    groups,
-  }, [bound.slice, array.slice]);
+  const params = { n: bound.rows, count, inner: bound.columns, base, rowStride, outerStride, groups };
+  const slices = [bound.slice, array.slice];
+  if (unit === 0) device.commands.dispatch(small, { ...params, innerStride: 1 }, slices);
+  else device.commands.dispatch(smallHalf!, { ...params, unit: float32Bits(unit) }, slices);
   const all = { start: 0, end: bound.rows };
   const partials = { count: groups, array, [Symbol.dispose]: () => array[Symbol.dispose]() };
   return { rows: all, columns: all, width: SMALL_ROWS, height: SMALL_ROWS, partials };
@@ -114,11 +120,11 @@ function productBlock(
 }
 
 /** Rows are x; outer and columns are contracted. */
-function contracted({ slice, base, rows, columns, outerStride, rowStride }: BoundRegion): Operand {
+function contracted({ slice, unit, base, rows, columns, outerStride, rowStride }: BoundRegion): Operand {
   const k = columns === 1
     ? { kOuterStride: 0, kInnerStride: outerStride }
     : { kOuterStride: outerStride, kInnerStride: 1 };
-  return { slice, base, count: rows, inner: rows, outerStride: 0, innerStride: rowStride, ...k };
+  return { slice, unit, base, count: rows, inner: rows, outerStride: 0, innerStride: rowStride, ...k };
 }
 
 /** Adds the upper triangle of all parts of a block. */

@@ -12,6 +12,8 @@ import type { BufferSlice } from "./dispatch.ts";
  */
 export interface Operand {
   readonly slice: BufferSlice;
+  /** 0 where the slice holds float32 numbers, else what its float16 numbers are multiplied by. */
+  readonly unit: number;
   readonly base: number;
   /** Number of x. */
   readonly count: number;
@@ -47,7 +49,15 @@ export function loadOf(operand: Operand, k: Contraction): number {
 }
 
 /** The numbers of an operand that the kernel takes. */
-export type OperandFields = Omit<Operand, "slice"> & { readonly load: number };
+export type OperandFields = Omit<Operand, "slice" | "unit"> & { readonly load: number };
+
+const bits = new DataView(new ArrayBuffer(4));
+
+/** A number as a kernel's parameter: the bits of a float32. */
+export function float32Bits(value: number): number {
+  bits.setFloat32(0, value);
+  return bits.getUint32(0);
+}
 
 /** Them as the kernel's parameters `a.…` or `b.…`. */
 export function operandParams<N extends "a" | "b">(

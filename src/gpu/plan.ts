@@ -27,6 +27,9 @@ const FEW = 8;
 /** Below this many rows a tall product is too short to fill its workgroups. */
 const TALL = 512;
 
+/** Columns of a workgroup of `skinny` where its wide operand is float16: four to an invocation. */
+const SKINNY_HALF_COLUMNS = 1024;
+
 /** Rows and columns that a workgroup of each kernel computes, and its invocations. */
 const TILES: Record<ProductKernel, { readonly rows: number; readonly columns: number; readonly invocations: number }> =
   {
@@ -64,8 +67,9 @@ export function planProduct(factors: Factors, limits: GpuLimits): ProductPlan {
 
 function kernelFor({ a, b, k }: Factors, limits: GpuLimits): ProductKernel {
   const simple = k.inner >= k.length;
-  if (a.count <= FEW && b.innerStride === 1 && simple) return "skinny";
-  const columns = b.count <= FEW && b.inner >= b.count;
+  const fours = b.unit === 0 || loadOf(b, k) === LOAD.alongX;
+  if (a.count <= FEW && a.unit === 0 && b.innerStride === 1 && simple && fours) return "skinny";
+  const columns = b.count <= FEW && b.unit === 0 && b.inner >= b.count;
   if (columns && a.count >= TALL && a.inner >= a.count && simple && loadOf(a, k) === LOAD.alongK) return "tall";
   // large tiles where they fill the device, cut or not; otherwise small ones, of which there are more
   const large = tilesOf({ a, b, k }, "large") * Math.ceil(k.length / (2 * SHORTEST_CHAIN));
@@ -73,6 +77,7 @@ function kernelFor({ a, b, k }: Factors, limits: GpuLimits): ProductKernel {
 }
 
 function tilesOf({ a, b }: Factors, kernel: ProductKernel): number {
-  const { rows, columns } = TILES[kernel];
+  const { rows } = TILES[kernel];
+  const columns = kernel === "skinny" && b.unit !== 0 ? SKINNY_HALF_COLUMNS : TILES[kernel].columns;
   return Math.ceil(a.count / rows) * Math.ceil(b.count / columns);
 }

@@ -3,11 +3,20 @@
  *
  * @module
  */
-import { type Kernel, matmul, matmulSkinny, matmulTall, sumPartials } from "../../kernels/mod.ts";
+import {
+  type Kernel,
+  matmul,
+  matmulHalf,
+  matmulSkinny,
+  matmulSkinnyHalf,
+  matmulTall,
+  matmulTallHalf,
+  sumPartials,
+} from "../../kernels/mod.ts";
 import { GpuArray } from "./array.ts";
 import type { GpuDevice } from "./device.ts";
 import type { BufferSlice } from "./dispatch.ts";
-import { loadOf, type Operand, operandParams } from "./operand.ts";
+import { float32Bits, loadOf, type Operand, operandParams } from "./operand.ts";
 import type { Pipeline } from "./pipelines.ts";
 import { type Factors, planProduct, type ProductPlan } from "./plan.ts";
 import { cut, regionLimit } from "./region.ts";
@@ -42,6 +51,7 @@ export interface Partials extends Disposable {
 export class ProductPlanner {
   readonly #device: GpuDevice;
   readonly #pipelines: Pipelines;
+  #half: HalfPipelines | undefined;
 
   private constructor(device: GpuDevice, pipelines: Pipelines) {
     this.#device = device;
@@ -59,6 +69,18 @@ export class ProductPlanner {
       pipelines.get(sumPartials),
     ]);
     return new ProductPlanner(device, { large, small, skinny, tall, sum });
+  }
+
+  /** Compiles the kernels for float16 operands, which most runs never need; to be awaited before such an operand comes. */
+  async prepareHalf(): Promise<void> {
+    const { pipelines } = this.#device;
+    const [large, small, skinny, tall] = await Promise.all([
+      pipelines.get(matmulHalf, { T: 16 }),
+      pipelines.get(matmulHalf, { T: 8 }),
+      pipelines.get(matmulSkinnyHalf),
+      pipelines.get(matmulTallHalf),
+    ]);
+    this.#half = { large, small, skinny, tall };
   }
 
   /** Records a product into `out`. */
@@ -115,33 +137,32 @@ export class ProductPlanner {
     const common = { k: kEnd, kStart, chunk, chunks, outBase: out.base, outX: out.xStride, outChunk, accumulate };
     const outY = { outOuterStride: out.outerStride, outInnerStride: out.innerStride };
     const few = { x: a.count, y: b.count, aBase: a.base, aX: a.innerStride, bBase: b.base, bK: b.kInnerStride };
+    const half = a.unit === 0 && b.unit === 0 ? undefined : this.#half;
     switch (kernel) {
-      case "skinny":
-        return commands.dispatch(this.#pipelines.skinny, {
-          ...common,
-          ...outY,
-          ...few,
-          inner: b.inner,
-          aK: a.kInnerStride,
-          bOuterStride: b.outerStride,
-          bInnerStride: b.innerStride,
-        }, slices);
-      case "tall":
-        return commands.dispatch(
-          this.#pipelines.tall,
-          { ...common, ...few, bY: b.innerStride, outY: out.innerStride },
-          slices,
-        );
+      case "skinny": {
+        const params = { ...common, ...outY, ...few, inner: b.inner, aK: a.kInnerStride, bOuterStride: b.outerStride };
+        if (half !== undefined) return commands.dispatch(half.skinny, { ...params, unit: float32Bits(b.unit) }, slices);
+        return commands.dispatch(this.#pipelines.skinny, { ...params, bInnerStride: b.innerStride }, slices);
+      }
+      case "tall": {
+        const params = { ...common, ...few, bY: b.innerStride, outY: out.innerStride };
+        if (half !== undefined) return commands.dispatch(half.tall, { ...params, unit: float32Bits(a.unit) }, slices);
+        return commands.dispatch(this.#pipelines.tall, params, slices);
+      }
       case "large":
-      case "small":
-        return commands.dispatch(this.#pipelines[kernel], {
+      case "small": {
+        const params = {
           ...common,
           ...outY,
           ...operandParams("a", { ...a, load: loadOf(a, k) }),
           ...operandParams("b", { ...b, load: loadOf(b, k) }),
           kInner: k.inner,
           upperOnly: Number(part.upperOnly === true),
-        }, slices);
+        };
+        if (half === undefined) return commands.dispatch(this.#pipelines[kernel], params, slices);
+        const units = { aUnit: float32Bits(a.unit), bUnit: float32Bits(b.unit) };
+        return commands.dispatch(half[kernel], { ...params, ...units }, slices);
+      }
     }
   }
 
@@ -175,6 +196,14 @@ interface Pipelines {
   readonly skinny: PipelineOf<typeof matmulSkinny>;
   readonly tall: PipelineOf<typeof matmulTall>;
   readonly sum: PipelineOf<typeof sumPartials>;
+}
+
+/** The same for float16 operands. */
+interface HalfPipelines {
+  readonly large: PipelineOf<typeof matmulHalf>;
+  readonly small: PipelineOf<typeof matmulHalf>;
+  readonly skinny: PipelineOf<typeof matmulSkinnyHalf>;
+  readonly tall: PipelineOf<typeof matmulTallHalf>;
 }
 
 /** The part of a product that one dispatch computes. */

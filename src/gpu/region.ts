@@ -7,8 +7,6 @@ import { GpuArray } from "./array.ts";
 import type { GpuLimits } from "./device.ts";
 import type { BufferSlice } from "./dispatch.ts";
 
-const BYTES = Float32Array.BYTES_PER_ELEMENT;
-
 /** A half-open range of indices. */
 export interface Range {
   readonly start: number;
@@ -34,6 +32,8 @@ export interface Region {
 export interface BoundRegion {
   readonly slice: BufferSlice;
   readonly base: number;
+  /** 0 where the slice holds float32 numbers, else what its float16 numbers are multiplied by. */
+  readonly unit: number;
   readonly outerStride: number;
   readonly rowStride: number;
   readonly outer: number;
@@ -54,9 +54,9 @@ export function* cut(length: number, step: number): Generator<Range> {
   for (let start = 0; start < length; start += step) yield { start, end: Math.min(start + step, length) };
 }
 
-/** Numbers that a region may hold, whatever its alignment: less than a binding's limit. */
+/** Float32 numbers that a region may hold, whatever its alignment: less than a binding's limit. */
 export function regionLimit({ bindingBytes, bufferBytes }: GpuLimits): number {
-  return (Math.min(bindingBytes, bufferBytes) - 256) / BYTES;
+  return (Math.min(bindingBytes, bufferBytes) - 256) / Float32Array.BYTES_PER_ELEMENT;
 }
 
 /**
@@ -88,19 +88,21 @@ const size = ({ outer, rows, columns }: Region): number => extent(outer) * exten
 
 function bind(box: Box3, region: Region): BoundRegion | undefined {
   const { array, rows, columns } = box;
+  const { bytesPerNumber: bytes, unit } = array;
   const first = (region.outer.start * rows + region.rows.start) * columns + region.columns.start;
   const last = ((region.outer.end - 1) * rows + region.rows.end - 1) * columns + region.columns.end - 1;
   const segment = Math.floor(first / array.segmentLength);
   if (Math.floor(last / array.segmentLength) !== segment) return undefined;
   const start = first - segment * array.segmentLength;
-  const offset = Math.floor(start * BYTES / 256) * 256;
-  const base = start - offset / BYTES;
+  const offset = Math.floor(start * bytes / 256) * 256;
+  const base = start - offset / bytes;
   // vec4 bindings cover whole vectors; buffers are padded to 256 bytes
-  const bytes = Math.ceil((base + last - first + 1) * BYTES / 16) * 16;
-  if (bytes > array.device.limits.bindingBytes) return undefined;
+  const size = Math.ceil((base + last - first + 1) * bytes / 16) * 16;
+  if (size > array.device.limits.bindingBytes) return undefined;
   return {
-    slice: { buffer: array.segments[segment]!, offset, size: bytes },
+    slice: { buffer: array.segments[segment]!, offset, size },
     base,
+    unit,
     outerStride: rows * columns,
     rowStride: columns,
     outer: extent(region.outer),

@@ -8,7 +8,7 @@ import { TuckerdError } from "../errors.ts";
 import { engineFor } from "./engine.ts";
 import { hooi, type HooiResult } from "./hooi.ts";
 import { laserRank, truncatedSvd } from "./low_rank.ts";
-import { normalisation } from "./normalise.ts";
+import { commonFactor, normalisation } from "./normalise.ts";
 import type { TuckerOps } from "./ops.ts";
 import { checkRanks } from "./ranks.ts";
 import { reconstructionErrors } from "./reconstruct.ts";
@@ -170,6 +170,7 @@ async function partialTucker(
   const { hiddenSize, heads, headSize } = weights;
   const shape = [hiddenSize, options.matrices.length, heads, headSize];
   const engine = engineFor(ops, hiddenSize * options.matrices.length * heads * headSize);
-  using tensor = engine.upload(tensorise(weights, options, engine.Array), shape);
+  const unit = commonFactor(options.factors);
+  using tensor = await engine.uploadWeights(tensorise(weights, options, engine.Array), shape, unit);
   return await hooi(engine, tensor, options);
 }

@@ -14,6 +14,8 @@ export interface TensorEngine extends Pick<TuckerOps, "modeProduct" | "gram" | "
   readonly Array: new (length: number) => FloatArray;
   /** Copies host data in, rounding to the precision of the backend. */
   upload(data: FloatArray, shape: readonly number[]): OpsTensor;
+  /** Copies weights in, in a smaller format where the backend has one that loses nothing (see `TuckerOps.weights`). */
+  uploadWeights(data: FloatArray, shape: readonly number[], unit: number): Promise<OpsTensor>;
   /** Copies a tensor out. */
   download(tensor: OpsTensor): Promise<Float64Array>;
   /** Relative rounding error of a sum of squares: smaller changes mean nothing. */
@@ -51,22 +53,28 @@ const ROUNDOFFS = { large: 2e-7, small: 1e-9, float64: 1e-15 } as const;
 type Accuracy = Pick<TensorEngine, "tolerance" | "roundoff">;
 
 function float32Engine(ops: TuckerOps, accuracy: Accuracy): TensorEngine {
+  const float32 = (data: FloatArray): Float32Array => data instanceof Float32Array ? data : new Float32Array(data);
   return {
     ...bound(ops),
     ...accuracy,
     Array: Float32Array,
-    upload: (data, shape) => ops.tensor(data instanceof Float32Array ? data : new Float32Array(data), shape),
+    upload: (data, shape) => ops.tensor(float32(data), shape),
+    uploadWeights: async (data, shape, unit) =>
+      await ops.weights?.(float32(data), shape, unit) ?? ops.tensor(float32(data), shape),
     download: async (tensor) => new Float64Array(await ops.read(tensor)),
   };
 }
 
 function float64Engine(accuracy: Accuracy): TensorEngine {
   const ops = createFloat64Ops();
+  const upload = (data: FloatArray, shape: readonly number[]): OpsTensor =>
+    ops.tensor(data instanceof Float64Array ? data : new Float64Array(data), shape);
   return {
     ...bound(ops),
     ...accuracy,
     Array: Float64Array,
-    upload: (data, shape) => ops.tensor(data instanceof Float64Array ? data : new Float64Array(data), shape),
+    upload,
+    uploadWeights: (data, shape) => Promise.resolve(upload(data, shape)),
     download: (tensor) => ops.read(tensor),
   };
 }

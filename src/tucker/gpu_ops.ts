@@ -3,26 +3,36 @@
  *
  * @module
  */
-import { gramSmall } from "../../kernels/mod.ts";
+import { gramSmall, gramSmallHalf, narrowHalf } from "../../kernels/mod.ts";
 import { GpuArray } from "../gpu/array.ts";
 import { matrixProduct, modeProduct } from "../gpu/box_product.ts";
 import { type DeviceOptions, type GpuDevice, openDevice } from "../gpu/device.ts";
-import { gram, type GramSmallParam } from "../gpu/gram.ts";
-import type { Pipeline } from "../gpu/pipelines.ts";
+import { gram, type GramKernels } from "../gpu/gram.ts";
+import { narrow } from "../gpu/half.ts";
 import { ProductPlanner } from "../gpu/product.ts";
 import type { Box3 } from "../gpu/region.ts";
+import { log } from "../log.ts";
 import type { OpsTensor, TuckerOps } from "./ops.ts";
+
+/** Options of {@linkcode createGpuOps}. */
+export interface GpuOpsOptions extends DeviceOptions {
+  /** Weights of at least so many numbers are stored as float16 where that loses nothing (see `half.ts`); Infinity: never. */
+  readonly float16From?: number;
+}
+
+/** Below 4 MiB a pass over the numbers takes less than the wait that tells whether float16 will do. */
+const FLOAT16_FROM = 2 ** 20;
 
 /**
  * Opens a GPU and compiles its kernels.
  *
  * @throws TuckerdError `unavailable` if there is no adapter, or only a software one and `allowFallbackAdapter` isn't set
  */
-export async function createGpuOps(options: DeviceOptions = {}): Promise<TuckerOps> {
+export async function createGpuOps(options: GpuOpsOptions = {}): Promise<TuckerOps> {
   const device = await openDevice(options);
   try {
     const [planner, small] = await Promise.all([ProductPlanner.create(device), device.pipelines.get(gramSmall)]);
-    return new GpuOps(device, planner, small);
+    return new GpuOps(device, { planner, small }, options.float16From ?? FLOAT16_FROM);
   } catch (error) {
     device[Symbol.dispose]();
     throw error;
@@ -40,21 +50,48 @@ class GpuTensor implements OpsTensor {
 
 class GpuOps implements TuckerOps {
   readonly backend = "webgpu";
-  readonly adapter: string;
   readonly #device: GpuDevice;
-  readonly #planner: ProductPlanner;
-  readonly #small: Pipeline<GramSmallParam>;
+  readonly #float16From: number;
+  #kernels: GramKernels;
+  /** How the latest weights are stored. */
+  #storage: "float32" | "float16" = "float32";
 
-  constructor(device: GpuDevice, planner: ProductPlanner, small: Pipeline<GramSmallParam>) {
-    this.adapter = device.adapter;
+  constructor(device: GpuDevice, kernels: GramKernels, float16From: number) {
     this.#device = device;
-    this.#planner = planner;
-    this.#small = small;
+    this.#kernels = kernels;
+    this.#float16From = float16From;
+  }
+
+  get adapter(): string {
+    return this.#storage === "float32" ? this.#device.adapter : `${this.#device.adapter}, weights stored as float16`;
   }
 
   tensor(data: Float32Array, shape: readonly number[]): OpsTensor {
     checkSize("tensor", data.length, shape);
     return new GpuTensor(GpuArray.from(this.#device, data, `tensor [${shape}]`), [...shape], true);
+  }
+
+  async weights(data: Float32Array, shape: readonly number[], unit: number): Promise<OpsTensor> {
+    checkSize("weights", data.length, shape);
+    this.#storage = "float32";
+    if (data.length < this.#float16From) return this.tensor(data, shape);
+    const pipeline = async () => {
+      const [narrowing, smallHalf] = await Promise.all([
+        this.#device.pipelines.get(narrowHalf),
+        this.#device.pipelines.get(gramSmallHalf),
+        this.#kernels.planner.prepareHalf(),
+      ]);
+      this.#kernels = { ...this.#kernels, smallHalf };
+      return narrowing;
+    };
+    const narrowed = await narrow(this.#device, data, { unit, pipeline });
+    if ("refused" in narrowed) {
+      log(1, `weights [${shape}] are stored as float32: ${narrowed.refused}`);
+      return this.tensor(data, shape);
+    }
+    log(1, `weights [${shape}] are stored as float16, rounded by ${narrowed.rounding.toExponential(1)} of their norm`);
+    this.#storage = "float16";
+    return new GpuTensor(narrowed.array, [...shape], true);
   }
 
   async read(tensor: OpsTensor): Promise<Float32Array> {
@@ -76,14 +113,14 @@ class GpuOps implements TuckerOps {
     }
     const shape = tensor.shape.with(mode, factor.columns);
     return this.#result("mode product", shape, box.rows, (array) => {
-      modeProduct(this.#planner, box, factor, { ...box, array, rows: factor.columns });
+      modeProduct(this.#kernels.planner, box, factor, { ...box, array, rows: factor.columns });
     });
   }
 
   async gram(tensor: OpsTensor, mode: number): Promise<Float64Array> {
     const box = this.#box("gram", tensor, mode);
     if (size(tensor.shape) === 0) return new Float64Array(box.rows * box.rows);
-    return await gram({ planner: this.#planner, small: this.#small }, box);
+    return await gram(this.#kernels, box);
   }
 
   matmul(
@@ -99,7 +136,7 @@ class GpuOps implements TuckerOps {
       throw new RangeError(`matmul: inner sizes must agree, got ${m}×${k} times ${inner}×${n}`);
     }
     return this.#result("matrix product", [m, n], k, (array) => {
-      matrixProduct(this.#planner, { ...options, a: left, b: right }, { array, outer: 1, rows: m, columns: n });
+      matrixProduct(this.#kernels.planner, { ...options, a: left, b: right }, { array, outer: 1, rows: m, columns: n });
     });
   }
 

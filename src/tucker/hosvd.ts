@@ -10,7 +10,7 @@ import { symmetricEigen } from "../linalg/mod.ts";
 import { engineFor, type TensorEngine } from "./engine.ts";
 import { ErrorTable } from "./error_table.ts";
 import type { OpsTensor, TuckerOps } from "./ops.ts";
-import { normalisation } from "./normalise.ts";
+import { commonFactor, normalisation } from "./normalise.ts";
 import { checkRanks } from "./ranks.ts";
 import { checkWeights, type LayerPlace, matrixNorms, tensorise } from "./tensorise.ts";
 import type { LayerDecomposition, Layout, Ranks, TuckerFactors } from "./types.ts";
@@ -61,7 +61,8 @@ export async function hosvd(weights: AttentionWeights, options: HosvdOptions, op
   const { hiddenSize, heads, headSize } = weights;
   const shape = [hiddenSize, matrices.length, heads, headSize];
   const engine = engineFor(ops, weights.query.length * matrices.length);
-  using tensor = engine.upload(tensorise(weights, { matrices, factors, layout }, engine.Array), shape);
+  const numbers = tensorise(weights, { matrices, factors, layout }, engine.Array);
+  using tensor = await engine.uploadWeights(numbers, shape, commonFactor(factors));
   const bases: Basis[] = [];
   for (const mode of [STACK, HEAD_SIZE, HIDDEN]) {
     if (options.signal?.aborted) throw new TuckerdError("cancelled", "the decomposition was cancelled");

@@ -102,6 +102,6 @@ async function rightBasis(
   const columns = new engine.Array(m * n);
   const scale = norm === 0 ? 1 : 1 / norm;
   for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) columns[j * m + i] = data[i * n + j]! * scale;
-  using tensor = engine.upload(columns, [n, m]);
+  using tensor = await engine.uploadWeights(columns, [n, m], scale);
   return (await leadingFactor(engine, tensor, { mode: 0, rank })).matrix;
 }

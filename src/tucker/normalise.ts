@@ -27,3 +27,8 @@ export function normalisation(
   const factor = (name: MatrixName): number => norm === 0 || scales[name] === 0 ? 0 : 1 / norm / scales[name];
   return { norm, factors: matrices.map(factor), matrixScales: [q, k, v, o] };
 }
+
+/** The factor of every matrix, where it is the same; NaN otherwise. */
+export function commonFactor(factors: readonly number[]): number {
+  return factors.every((factor) => factor === factors[0]) ? factors[0] ?? Number.NaN : Number.NaN;
+}

@@ -20,6 +20,14 @@ export interface TuckerOps extends Disposable {
   /** Copies host data in. The caller may reuse `data` afterwards. */
   tensor(data: Float32Array, shape: readonly number[]): OpsTensor;
 
+  /**
+   * Copies weights of norm at most 1 in, in the smallest format that loses nothing of them; where it is missing, `tensor`
+   * serves. `adapter` says what was chosen, from then until the next weights.
+   *
+   * @param unit a factor that all of the numbers were multiplied by after they were read from a model; NaN where there is none
+   */
+  weights?(data: Float32Array, shape: readonly number[], unit: number): Promise<OpsTensor>;
+
   /** Copies a tensor out. */
   read(tensor: OpsTensor): Promise<Float32Array>;
 

@@ -134,6 +134,7 @@ gpuTest("buffers are used again, and none is left in use", async () => {
     using out = new GpuArray(device, 64 * 64, "out");
     const operand = {
       slice: a.slice,
+      unit: 0,
       base: 0,
       count: 64,
       inner: 64,

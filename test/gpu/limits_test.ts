@@ -8,21 +8,9 @@ import { createGpuOps } from "../../src/tucker/gpu_ops.ts";
 import type { TuckerOps } from "../../src/tucker/ops.ts";
 import { randomArray } from "../tucker/random.ts";
 import { skipGpu } from "./adapter.ts";
-import { assertTwin } from "./twin.ts";
+import { assertTwin, dot } from "./twin.ts";
 
 const size = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
-
-/** A sum of products and its scale. */
-function dot(terms: number, pair: (k: number) => readonly [number, number]): { value: number; scale: number } {
-  let value = 0, left = 0, right = 0;
-  for (let k = 0; k < terms; k++) {
-    const [p, q] = pair(k);
-    value += p * q;
-    left += p * p;
-    right += q * q;
-  }
-  return { value, scale: Math.sqrt(left * right) };
-}
 
 async function checkModes(ops: TuckerOps, shape: readonly number[], columns: number): Promise<void> {
   const data = randomArray(size(shape), 1);

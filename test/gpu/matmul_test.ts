@@ -69,7 +69,10 @@ async function check(device: GpuDevice, test: Case): Promise<void> {
   const outChunk = (y / inner) * out.outOuterStride;
   using result = GpuArray.from(device, new Float32Array(chunks * outChunk).fill(UNTOUCHED), "out");
   const pipeline = await device.pipelines.get(matmul, { T });
-  const [loadA, loadB] = [a, b].map(({ strides }) => loadOf({ ...strides, slice: left.slice }, k)) as [number, number];
+  const [loadA, loadB] = [a, b].map(({ strides }) => loadOf({ ...strides, slice: left.slice, unit: 0 }, k)) as [
+    number,
+    number,
+  ];
   device.commands.dispatch(pipeline, {
     ...operandParams("a", { ...a.strides, load: loadA }),
     ...operandParams("b", { ...b.strides, load: loadB }),
@@ -113,6 +116,16 @@ Deno.test({ name: "matmul equals its twin for every pair of loads, both tile siz
         await check(device, { T, loads: [loadA, loadB], counts: [16, 8 * T + 8], k, base });
       }
     }
+  }
+});
+
+Deno.test({ name: "matmul's tiles end at any row and column", ignore: skipGpu }, async () => {
+  using device = await openDevice(options);
+  const loads = [LOAD.scalar, LOAD.alongK] as const;
+  const k = { length: 8, inner: 8 };
+  // around every block of 4, the two halves of a tile, and the tile
+  for (const count of [1, 3, 4, 5, 29, 31, 32, 33, 34, 35, 36, 37, 61, 63, 64, 65]) {
+    await check(device, { T: 8, loads, counts: [count, 66 - count], k, base: 0 });
   }
 });
 

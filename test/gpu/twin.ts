@@ -6,7 +6,7 @@
 import type { Contraction, Operand } from "../../src/gpu/operand.ts";
 
 /** Where an operand's elements lie, without the buffer. */
-export type Strides = Omit<Operand, "slice">;
+export type Strides = Omit<Operand, "slice" | "unit">;
 
 /** Index of element (x, k). */
 export function indexOf(operand: Strides, x: number, k: number, kInner: number): number {
@@ -38,4 +38,16 @@ export function assertTwin(actual: number, { value, scale }: { value: number; sc
   if (!(Math.abs(actual - value) <= 4e-6 * scale)) {
     throw new Error(`${what}: got ${actual}, the float64 twin says ${value} (scale ${scale})`);
   }
+}
+
+/** Σ of products, and the scale of its rounding. */
+export function dot(terms: number, pair: (k: number) => readonly [number, number]): { value: number; scale: number } {
+  let value = 0, left = 0, right = 0;
+  for (let k = 0; k < terms; k++) {
+    const [p, q] = pair(k);
+    value += p * q;
+    left += p * p;
+    right += q * q;
+  }
+  return { value, scale: Math.sqrt(left * right) };
 }
