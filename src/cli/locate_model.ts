@@ -26,7 +26,7 @@ export async function locateModel(model: string, { onProgress, signal }: LocateO
     import("../hub/settings.ts"),
   ]);
   const show = showProgress(`fetching ${parsed.repository}`);
-  const { graphPath, id } = await fetchModel(parsed, {
+  const { graphPaths, id } = await fetchModel(parsed, {
     settings: await readHubSettings(Deno.env.toObject()),
     externalData,
     signal,
@@ -35,7 +35,7 @@ export async function locateModel(model: string, { onProgress, signal }: LocateO
       onProgress?.(share);
     },
   });
-  return { path: graphPath, id };
+  return { path: graphPaths[0]!, id, graphPaths };
 }
 
 /** The files of external data that an ONNX file names, relative to its folder. */

@@ -17,7 +17,9 @@ export function table(rows: readonly (readonly string[])[]): string {
 
 /** The report with a row a layer: its ranks, ratio and errors. */
 export function reportTable(report: CompressionReport): string {
+  const several = report.layers.some(({ graph }) => graph !== undefined);
   const rows = report.layers.map((layer) => [
+    ...(several ? [layer.graph ?? ""] : []),
     String(layer.layer),
     layer.name,
     layer.mode,
@@ -29,8 +31,10 @@ export function reportTable(report: CompressionReport): string {
     ),
   ]);
   const { totals, devices } = report;
-  const networks = report.layers.flatMap(({ layer, feedForward = [] }) =>
+  const graph = several ? ["graph"] : [];
+  const networks = report.layers.flatMap(({ graph, layer, feedForward = [] }) =>
     feedForward.map(({ name, rank, parameters, compressedParameters, relativeError, execution }) => [
+      ...(several ? [graph ?? ""] : []),
       String(layer),
       name,
       String(rank),
@@ -41,8 +45,10 @@ export function reportTable(report: CompressionReport): string {
   );
   const skipped = report.skipped.map(({ node, operator, reason }) => `left as it is: ${operator} ${node}: ${reason}`);
   return [
-    table([["layer", "name", "mode", "ranks", "ratio", "error", "q", "k", "v", "o"], ...rows]),
-    ...(networks.length === 0 ? [] : ["", table([["layer", "matrix", "rank", "ratio", "error", "runs"], ...networks])]),
+    table([[...graph, "layer", "name", "mode", "ranks", "ratio", "error", "q", "k", "v", "o"], ...rows]),
+    ...(networks.length === 0
+      ? []
+      : ["", table([[...graph, "layer", "matrix", "rank", "ratio", "error", "runs"], ...networks])]),
     ...skipped,
     "",
     `attention ${totals.attentionParameters} → ${totals.compressedParameters} parameters ` +

@@ -50,6 +50,8 @@ export interface FeedForwardTotals {
 
 /** One layer of the report (contract: "The report"). */
 export interface LayerReport {
+  /** The graph file, where the model is kept in several: each numbers its layers from 0. */
+  readonly graph?: string;
   readonly layer: number;
   readonly name: string;
   readonly mode: Mode;
@@ -69,6 +71,8 @@ export interface LayerReport {
 
 /** An attention operator that was left as it is. */
 export interface SkippedReport {
+  /** The graph file, where the model is kept in several. */
+  readonly graph?: string;
   readonly node: string;
   readonly operator: string;
   readonly reason: string;

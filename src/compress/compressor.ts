@@ -11,10 +11,18 @@ import { loadModel, type OnnxModel } from "../onnx/model.ts";
 import { parseLayers } from "../tucker/mod.ts";
 import type { CompressedModel, CompressionReport } from "./artifact.ts";
 import { chooseTasks, type ChosenTasks, type SpectrumSource } from "./choose.ts";
+import { ContentDigests, withoutPlace } from "./content_digests.ts";
 import { type CompressedLayer, type CompressedMatrix, compressedMatrix, type Decomposed } from "./decomposed.ts";
 import { type CacheKind, GraphMaker, type WrittenGraph } from "./graphs.ts";
 import { fromFactorFile, type StoredLayer } from "./layer_file.ts";
-import type { LayerTask, MatrixTask, SingularValuesTask, SpectrumTask } from "./layer_task.ts";
+import {
+  type LayerTask,
+  type MatrixTask,
+  type SingularValuesTask,
+  type SpectrumTask,
+  type Task,
+  taskKey,
+} from "./layer_task.ts";
 import { fromMatrixFile, fromSingularValuesFile, type StoredMatrix } from "./matrix_file.ts";
 import { digestFiles, type ModelFolder } from "./model_folder.ts";
 import type { CompressionOptions } from "./options.ts";
@@ -27,7 +35,10 @@ import { TaskRunner, type TaskRunnerOptions } from "./task_runner.ts";
 import { externalFiles, graphSource } from "./weight_files.ts";
 
 /** What a compressor works with. */
-export type CompressorOptions = TaskRunnerOptions;
+export interface CompressorOptions extends TaskRunnerOptions {
+  /** Names results by the weights themselves, so that graphs with the same layers share them; reads all weights once. */
+  readonly sharesLayers?: boolean;
+}
 
 /** How one compression runs. */
 export interface CompressRun {
@@ -62,14 +73,14 @@ export class Compressor {
 
   private constructor(
     folder: ModelFolder,
-    loaded: { readonly model: OnnxModel; readonly found: FoundAttention; readonly digest: string },
+    loaded: { readonly model: OnnxModel; readonly found: FoundAttention; readonly keyOf: (task: Task) => string },
     options: CompressorOptions,
   ) {
     this.folder = folder;
     this.#model = loaded.model;
     this.#found = loaded.found;
     this.#feedForward = findFeedForward(loaded.model);
-    this.#runner = new TaskRunner(loaded.digest, options);
+    this.#runner = new TaskRunner(loaded.keyOf, options);
     this.#graphs = new GraphMaker(loaded.model, (model) => graphSource(model, () => options.store.scratchFolder()));
   }
 
@@ -90,9 +101,7 @@ export class Compressor {
         { fields: { skipped: found.skipped } },
       );
     }
-    const files = [model, ...model.firstCall === undefined ? [] : [model.firstCall]];
-    const digest = await digestFiles(files.flatMap((file) => [file.path, ...externalFiles(file)]));
-    return new Compressor(folder, { model, found, digest }, options);
+    return new Compressor(folder, { model, found, keyOf: await keysOf(model, found, options) }, options);
   }
 
   /** The attention blocks, by layer. */
@@ -263,6 +272,21 @@ export class Compressor {
         ),
     };
   }
+}
+
+/** How results are named: by the digest of the model's files, which needs no weight read, or by that of the layer's weights. */
+async function keysOf(
+  model: OnnxModel,
+  found: FoundAttention,
+  { device, sharesLayers }: CompressorOptions,
+): Promise<(task: Task) => string> {
+  if (sharesLayers === true) {
+    const digests = new ContentDigests(model, found);
+    return (task) => taskKey(digests.of(task), device, withoutPlace(task));
+  }
+  const files = [model, ...model.firstCall === undefined ? [] : [model.firstCall]];
+  const digest = await digestFiles(files.flatMap((file) => [file.path, ...externalFiles(file)]));
+  return (task) => taskKey(digest, device, task);
 }
 
 type Result =

@@ -23,6 +23,7 @@ import {
 import { type AttentionWeights, MATRICES, type MatrixName } from "../attention/types.ts";
 import { matmul } from "../linalg/mod.ts";
 import type { OnnxModel } from "../onnx/model.ts";
+import { withSizes } from "../onnx/value_info.ts";
 import { foldFactors, lowRankSaves, reconstruct } from "../tucker/mod.ts";
 import type { LayerFactors } from "../tucker/types.ts";
 import type { CompressedModel, FactorTensor, GraphSource } from "./artifact.ts";
@@ -91,7 +92,7 @@ export class GraphMaker {
       factors: "initializers",
       tensors: (slot) => tensors.get(slot.name)!,
     });
-    const written = await this.#withNetworks(model, matrices, networkForm);
+    const written = await this.#withNetworks(withSizes(model, rankSizes(slots, tensors)), matrices, networkForm);
     return { model: written, cacheNumbers: cacheNumbersOf(folded) };
   }
 
@@ -169,6 +170,21 @@ export class GraphMaker {
         (form.valueOutput === "reduced" ? width("value.b") : full),
     };
   }
+}
+
+/** The ranks that slots name (`layer0.key.r2`, or `4*layer0.key.r2`), as the tensors have them: a file's caches are of fixed sizes. */
+function rankSizes(
+  slots: readonly FactorSlot[],
+  tensors: ReadonlyMap<string, FactorTensor>,
+): ReadonlyMap<string, number> {
+  const sizes = new Map<string, number>();
+  for (const { name, shape } of slots) {
+    for (const [axis, size] of shape.entries()) {
+      const [, count = "1", rank] = /^(?:(\d+)\*)?(.+)$/.exec(String(size)) ?? [];
+      if (typeof size === "string") sizes.set(rank!, tensors.get(name)!.shape[axis]! / Number(count));
+    }
+  }
+  return sizes;
 }
 
 /** One layer's factor tensors, by the names that the graph has for them. */

@@ -6,6 +6,7 @@
 import { createHash } from "node:crypto";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
+import { chooseGraphs } from "../config/graph_files.ts";
 import { TuckerdError } from "../errors.ts";
 
 /** The part of config.json that this room reads; everything else passes through. */
@@ -22,23 +23,23 @@ export interface ModelFolder {
   readonly path: string;
   /** The model's public name: the folder's. */
   readonly id: string;
-  /** The graph file. */
+  /** The graph file; the first one of a model that is kept in several. */
   readonly graphPath: string;
+  /** All graph files: one, or an encoder, a decoder and what else the model consists of. */
+  readonly graphPaths: readonly string[];
   readonly config: ModelConfig;
   /** First of config.json's architectures, else its model_type, else `unknown`. */
   readonly architecture: string;
 }
 
-/** Where the graph may be in a folder, first match wins. */
-const graphNames = ["onnx/model.onnx", "model.onnx"];
-
 /**
- * Finds the graph and configuration of a model.
+ * Finds the graphs and the configuration of a model.
  *
  * @param location a folder in the Hugging Face layout, or an .onnx file
+ * @param graphPaths the model's graphs, where they are known already
  * @throws TuckerdError `not-found` (no such folder, no graph in it) or `bad-model` (config.json isn't a JSON object)
  */
-export async function openModelFolder(location: string): Promise<ModelFolder> {
+export async function openModelFolder(location: string, graphPaths?: readonly string[]): Promise<ModelFolder> {
   const path = resolve(location);
   const stat = await statOrUndefined(path);
   if (stat === undefined) {
@@ -47,31 +48,59 @@ export async function openModelFolder(location: string): Promise<ModelFolder> {
       `model "${location}" doesn't exist: expected a folder with config.json and onnx/model.onnx, or an .onnx file`,
     );
   }
-  const graphPath = stat.isDirectory ? await findGraph(path, location) : path;
+  const graphs = graphPaths ?? (stat.isDirectory ? await findGraphs(path, location) : [path]);
   const folder = stat.isDirectory ? path : dirname(path);
   const home = await firstFolderWith("config.json", [folder, dirname(folder)]) ?? folder;
   const config = await readConfig(join(home, "config.json"));
   return {
     path: home,
     id: basename(home),
-    graphPath,
+    graphPath: graphs[0]!,
+    graphPaths: graphs,
     config,
     architecture: config.architectures?.[0] ?? config.model_type ?? "unknown",
   };
 }
 
-async function findGraph(path: string, location: string): Promise<string> {
-  for (const name of graphNames) {
-    const candidate = join(path, name);
-    if ((await statOrUndefined(candidate))?.isFile) return candidate;
-  }
+/**
+ * A folder whose model is one graph, for what works on one.
+ *
+ * @throws TuckerdError `unsupported` naming the graphs, where there are several
+ */
+export function singleGraph(folder: ModelFolder): ModelFolder {
+  if (folder.graphPaths.length === 1) return folder;
+  const names = folder.graphPaths.map((path) => basename(path)).join(", ");
+  throw new TuckerdError(
+    "unsupported",
+    `${folder.id} is kept in several graphs (${names}), which only compress takes together; name one of the files`,
+  );
+}
+
+async function findGraphs(path: string, location: string): Promise<readonly string[]> {
+  const files = [...await onnxFiles(path, "onnx/"), ...await onnxFiles(path, "")];
+  const graphs = chooseGraphs(files, { everyDecoder: true });
+  if (graphs.length > 0) return graphs.map((name) => join(path, name));
   throw new TuckerdError(
     "not-found",
-    `model folder "${location}" holds no graph: looked for ${
-      graphNames.join(" and ")
-    }; export the model to ONNX first ` +
-      "(optimum-cli export onnx), or name the .onnx file itself",
+    `model folder "${location}" holds no graph by a usual name (onnx/model.onnx, model.onnx, encoder_model.onnx, …)${
+      files.length === 0 ? "" : `, only ${files.join(", ")}`
+    }; ${
+      files.length === 0 ? "export the model to ONNX first (optimum-cli export onnx), or " : ""
+    }name the .onnx file itself`,
   );
+}
+
+/** Names, relative to `path`, of the ONNX files in one of its folders. */
+async function onnxFiles(path: string, folder: string): Promise<readonly string[]> {
+  const names: string[] = [];
+  try {
+    for await (const entry of Deno.readDir(join(path, folder))) {
+      if (!entry.isDirectory && entry.name.endsWith(".onnx")) names.push(`${folder}${entry.name}`);
+    }
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory)) throw error;
+  }
+  return names.sort();
 }
 
 async function firstFolderWith(name: string, folders: readonly string[]): Promise<string | undefined> {

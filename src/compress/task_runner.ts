@@ -6,7 +6,7 @@
 import { TuckerdError } from "../errors.ts";
 import type { Decomposer } from "./decomposer.ts";
 import type { FactorFile } from "./factor_file.ts";
-import { type Device, type Task, taskKey } from "./layer_task.ts";
+import type { Device, Task } from "./layer_task.ts";
 import type { FactorStore } from "./store.ts";
 
 /** What tasks run with. */
@@ -26,11 +26,11 @@ export interface TaskRun<T extends Task, R> {
 /** Runs tasks of one model. */
 export class TaskRunner {
   readonly #options: TaskRunnerOptions;
-  readonly #digest: string;
+  readonly #keyOf: (task: Task) => string;
 
-  /** @param digest of the model's content */
-  constructor(digest: string, options: TaskRunnerOptions) {
-    this.#digest = digest;
+  /** @param keyOf names a task's result by all that it depends on */
+  constructor(keyOf: (task: Task) => string, options: TaskRunnerOptions) {
+    this.#keyOf = keyOf;
     this.#options = options;
   }
 
@@ -44,7 +44,7 @@ export class TaskRunner {
     { decode, onResult, signal }: TaskRun<T, R>,
   ): Promise<readonly R[]> {
     const { store, decomposer, device } = this.#options;
-    const keys = tasks.map((task) => taskKey(this.#digest, device, task));
+    const keys = tasks.map(this.#keyOf);
     const results = new Map<number, R>();
     const read = async (index: number): Promise<boolean> => {
       const file = await store.read(keys[index]!);

@@ -95,13 +95,21 @@ export const OPTIONS = {
   model: option({
     placeholder: "M",
     schema: text.refine((model) => !isHubModel(model) || parseHubModel(model) !== undefined, HUB_MODEL_RULE),
-    help: "Model folder in the Hugging Face layout (config.json, tokenizer.json, onnx/model.onnx), an .onnx file, or " +
+    help:
+      "Model folder in the Hugging Face layout (config.json, tokenizer.json, onnx/model.onnx, or an encoder and a decoder), an .onnx file, or " +
       "hf:owner/name[@revision][:file.onnx], which is fetched into the Hugging Face cache (HF_HOME, HF_TOKEN, HF_ENDPOINT " +
       "and HF_HUB_OFFLINE are honoured).",
     defaultText: "the embedded model",
     tasks: all,
   }),
-  out: option({ placeholder: "DIR", schema: text, help: "Folder to write the model to.", tasks: ["compress"] }),
+  out: option({
+    placeholder: "DIR",
+    schema: text,
+    help:
+      "Folder to write the model to, new or empty: the graphs with the weights that they use, and the files beside them. " +
+      "Or an .onnx file in the folder of the model's graph: the graph alone, which refers to the external data that is there.",
+    tasks: ["compress"],
+  }),
   dataset: option({
     placeholder: "NAME|FILE",
     schema: text,

@@ -29,8 +29,10 @@ export interface FetchOptions {
 
 /** A model on disk. */
 export interface FetchedModel {
-  /** The ONNX file, in the snapshot of its commit; configuration and tokenizer are in its folder or the one above. */
+  /** Its graph; the first of several. */
   readonly graphPath: string;
+  /** Its ONNX files, in the snapshot of its commit; configuration and tokenizer are in their folder or the one above. */
+  readonly graphPaths: readonly string[];
   /** `owner/name`. */
   readonly id: string;
   /** The commit that it is of. */
@@ -38,7 +40,7 @@ export interface FetchedModel {
 }
 
 /**
- * Fetches what a model needs and isn't cached: its graph, the graph's external data, configuration and tokenizer.
+ * Fetches what a model needs and isn't cached: its graphs, their external data, configuration and tokenizer.
  *
  * A commit is asked for only where the revision isn't one, and its listing only once: a pinned model that is cached makes no
  * request. Offline, a branch or tag is what it was when it was fetched last.
@@ -55,22 +57,23 @@ export async function fetchModel(model: HubModel, options: FetchOptions): Promis
 
   const commit = await resolveRevision(cache, query);
   const files = await list(commit, cache, query);
-  const graph = chooseVariant(files, model);
-  const pinned = spelled({ ...model, revision: commit, file: graph });
-  log(1, `hub: chose ${graph} among ${variantsOf(files).join(", ")}`);
+  const graphs = chooseVariant(files, model);
+  log(1, `hub: chose ${graphs.join(", ")} among ${variantsOf(files).join(", ")}`);
 
-  const needed = neededWith(graph, files);
+  const needed = files.filter((file) => graphs.some((graph) => neededWith(graph, files).includes(file)));
   await bring(needed, { ...options, commit, cache, query });
-  const graphPath = cache.snapshotPath(commit, graph);
-  const possible = possibleData(graph, files, needed);
-  if (possible.length > 0) {
-    const named = new Set((await externalData(graphPath)).map((location) => dataPath(graph, location)));
+  const graphPaths = graphs.map((graph) => cache.snapshotPath(commit, graph));
+  for (const [i, graph] of graphs.entries()) {
+    const possible = possibleData(graph, files, needed);
+    if (possible.length === 0) continue;
+    const named = new Set((await externalData(graphPaths[i]!)).map((location) => dataPath(graph, location)));
     await bring(possible.filter(({ path }) => named.has(path)), { ...options, commit, cache, query });
   }
   // Last, so that a branch never stands for a snapshot that isn't whole.
   if (!settings.offline && !COMMIT.test(model.revision)) await cache.writeRef(model.revision, commit);
+  const pinned = spelled({ ...model, revision: commit, ...(graphs.length === 1 ? { file: graphs[0]! } : {}) });
   log(0, `model ${pinned}`);
-  return { graphPath, id: model.repository, commit };
+  return { graphPath: graphPaths[0]!, graphPaths, id: model.repository, commit };
 }
 
 async function resolveRevision(cache: RepositoryCache, query: RepositoryQuery): Promise<string> {

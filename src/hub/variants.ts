@@ -4,24 +4,12 @@
  *
  * @module
  */
-import { basename, extname } from "node:path/posix";
+import { extname } from "node:path/posix";
+import { chooseGraphs } from "../config/graph_files.ts";
 import type { HubModel } from "../config/hub_model.ts";
 import { TuckerdError } from "../errors.ts";
 import { spelled } from "./faults.ts";
 import type { RepositoryFile } from "./repository.ts";
-
-/** Graphs by form: an encoder or a whole model; a decoder with and without past in one; a decoder. */
-const forms = ["model", "decoder_model_merged", "decoder_model"];
-/** Precisions, the most exact first; names as transformers.js' `dtype` writes them. */
-const precisions = ["", "_fp16", "_quantized", "_int8", "_uint8", "_q8", "_q4", "_q4f16", "_int4", "_bnb4"];
-const folders = ["onnx/", ""];
-
-/**
- * The default order: full precision before reduced, whole models before decoders, `onnx/` before the root. First match wins.
- */
-export const DEFAULT_ORDER: readonly string[] = precisions.flatMap((precision) =>
-  forms.flatMap((form) => folders.map((folder) => `${folder}${form}${precision}.onnx`))
-);
 
 /** Weights of other frameworks, by which a repository without ONNX is explained. */
 const weights = /\.(safetensors|bin|gguf|h5|msgpack|pt|pth|tflite|mlmodel)$/;
@@ -32,33 +20,25 @@ export function variantsOf(files: readonly RepositoryFile[]): string[] {
 }
 
 /**
- * The graph to load: the named file; else the first of `DEFAULT_ORDER`; else the only one there is.
+ * The graphs to load: the named file; else what `chooseGraphs` takes; else the only one there is.
  *
- * @throws TuckerdError `not-found` (no such file, no ONNX at all) or `unsupported` (an encoder and a decoder in files of
- * their own, or nothing but unknown names)
+ * @throws TuckerdError `not-found` (no such file, no ONNX at all) or `unsupported` (nothing but unknown names)
  */
-export function chooseVariant(files: readonly RepositoryFile[], model: HubModel): string {
+export function chooseVariant(files: readonly RepositoryFile[], model: HubModel): readonly string[] {
   const variants = variantsOf(files);
   const fields = { repository: model.repository, variants };
   const choice = `choose one by hf:${model.repository}:FILE`;
   if (variants.length === 0) throw new TuckerdError("not-found", withoutOnnx(files, model), { fields });
   if (model.file !== undefined) {
-    if (variants.includes(model.file)) return model.file;
+    if (variants.includes(model.file)) return [model.file];
     const { file, ...repository } = model;
     throw new TuckerdError("not-found", `${spelled(repository)} has no file "${file}"; it has ${list(variants)}`, {
       fields,
     });
   }
-  if (variants.some((path) => /^encoder_model/.test(basename(path)))) {
-    throw new TuckerdError(
-      "unsupported",
-      `${spelled(model)} is an encoder and a decoder in files of their own, which aren't served together yet; ` +
-        `${choice} to work on one of them: ${list(variants)}`,
-      { fields },
-    );
-  }
-  const chosen = DEFAULT_ORDER.find((path) => variants.includes(path)) ?? (variants.length === 1 ? variants[0] : null);
-  if (chosen != null) return chosen;
+  const chosen = chooseGraphs(variants);
+  if (chosen.length > 0) return chosen;
+  if (variants.length === 1) return variants;
   throw new TuckerdError(
     "unsupported",
     `none of the ONNX files of ${spelled(model)} has a usual name, such as onnx/model.onnx; ${choice}: ${

@@ -26,6 +26,8 @@ export interface DataRange {
 export interface PackedFile {
   /** Relative to the model's folder. */
   readonly location: string;
+  /** Relative to the new folder: the same, unless another graph's data has that name there already. */
+  readonly target: string;
   /** In the order of the file; neither overlapping nor touching. */
   readonly ranges: readonly DataRange[];
   /** Bytes of the new file. */
@@ -49,16 +51,16 @@ export function packData(tensors: Iterable<TensorProto>): PackedFile[] {
       ranges.push({ from: start, length: end - start, to });
       size = to + end - start;
     }
-    return { location, ranges, size };
+    return { location, target: location, ranges, size };
   });
 }
 
 /** A tensor that says where its bytes are after packing. */
 export function movedTensor(tensor: TensorProto, files: readonly PackedFile[]): TensorProto {
   const { location, offset } = externalLocation(tensor, "");
-  const { ranges } = files.find((file) => file.location === location)!;
+  const { target, ranges } = files.find((file) => file.location === location)!;
   const range = ranges.findLast(({ from }) => from <= offset)!;
-  return externalTensor(tensor, { location, offset: range.to + offset - range.from });
+  return externalTensor(tensor, { location: target, offset: range.to + offset - range.from });
 }
 
 /** A tensor whose bytes lie in a file. */
@@ -76,7 +78,7 @@ export function externalTensor(
 
 /** Writes a packed file; memory holds a few MiB of it at a time. Where nothing is left out, the file system may share the blocks. */
 export async function writePacked(file: PackedFile, from: string, to: string): Promise<void> {
-  const [source, target] = [`${from}/${file.location}`, `${to}/${file.location}`];
+  const [source, target] = [`${from}/${file.location}`, `${to}/${file.target}`];
   await Deno.mkdir(dirname(target), { recursive: true });
   const { size } = await Deno.stat(source);
   const [first, ...more] = file.ranges;

@@ -8,7 +8,7 @@ import { TuckerdError } from "../errors.ts";
 import { byteLength, encodeModelPieces, MAX_MODEL_BYTES, withFields } from "./codec.ts";
 import { externalTensor, movedTensor, nextPage, packData, writePacked, writeTensors } from "./data_files.ts";
 import { type ModelProto, type TensorProto, TensorProto_DataLocation } from "./gen/onnx_pb.ts";
-import { mapTensors, type TensorChange } from "./map_tensors.ts";
+import { mapGraph } from "./map_graph.ts";
 import { externalTensors, type OnnxModel } from "./model.ts";
 
 /** Smaller tensors stay in the graph, as ONNX's own tools have it: shapes and the like are read from there. */
@@ -18,7 +18,7 @@ const LEAST_EXTERNAL_BYTES = 1024;
  * Writes a model under a temporary name and renames it, so that `path` never holds half a model.
  *
  * In the folder that the model came from, the new file refers to the external data that is there, untouched. In another one, files of
- * the same names hold what the model still uses of them. New tensors of 1 KiB and more join the external data, in `NAME.onnx_data`,
+ * the same names hold what the model still uses of them (`NAME_2` where another graph's data has the name). New tensors of 1 KiB and more join the external data, in `NAME.onnx_data`,
  * where the model has some, or where the graph would otherwise be longer than a protobuf message can be (2 GiB).
  *
  * @throws TuckerdError "failed" if the disk refuses, or `NAME.onnx_data` is there already
@@ -26,12 +26,14 @@ const LEAST_EXTERNAL_BYTES = 1024;
 export async function saveModel(model: OnnxModel, path: string): Promise<void> {
   const folder = dirname(resolve(path));
   const external = [...externalTensors(model)];
-  const packed = folder === model.folder ? [] : packData(external);
+  const packed = folder === model.folder ? [] : await Promise.all(
+    packData(external).map(async (file) => ({ ...file, target: await freeName(folder, file.location) })),
+  );
   const written: string[] = [];
   try {
     await Deno.mkdir(folder, { recursive: true });
     for (const file of packed) {
-      written.push(`${folder}/${file.location}`);
+      written.push(`${folder}/${file.target}`);
       await writePacked(file, model.folder, folder);
     }
     let proto = packed.length === 0
@@ -40,7 +42,7 @@ export async function saveModel(model: OnnxModel, path: string): Promise<void> {
     let pieces = encodeModelPieces(proto);
     if (external.length > 0 || byteLength(pieces) > MAX_MODEL_BYTES) {
       const location = `${basename(path)}_data`;
-      const before = packed.find((file) => file.location === location);
+      const before = packed.find((file) => file.target === location);
       const own = takenOut(proto, { location, offset: before?.size ?? 0 });
       if (own.tensors.length > 0) {
         const target = `${folder}/${location}`;
@@ -95,13 +97,24 @@ async function writeGraph(path: string, pieces: readonly Uint8Array[]): Promise<
 }
 
 async function refuseExisting(path: string): Promise<void> {
-  if (await Deno.lstat(path).then(() => true, () => false)) {
+  if (await exists(path)) {
     throw new TuckerdError("failed", `${path} is there already, where weights would go; choose another name`);
   }
 }
 
-function changed(proto: ModelProto, change: TensorChange): ModelProto {
-  return proto.graph === undefined ? proto : withFields(proto, { graph: mapTensors(proto.graph, change) });
+/** A location, or the first of `location_2`, `location_3`… that nothing has. */
+async function freeName(folder: string, location: string): Promise<string> {
+  let name = location;
+  for (let n = 2; await exists(`${folder}/${name}`); n++) name = `${location}_${n}`;
+  return name;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await Deno.lstat(path).then(() => true, () => false);
+}
+
+function changed(proto: ModelProto, tensor: (tensor: TensorProto) => TensorProto): ModelProto {
+  return proto.graph === undefined ? proto : withFields(proto, { graph: mapGraph(proto.graph, { tensor }) });
 }
 
 function isExternal(tensor: TensorProto): boolean {

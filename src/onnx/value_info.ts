@@ -5,6 +5,8 @@
  */
 import { create } from "@bufbuild/protobuf";
 import { withFields } from "./codec.ts";
+import { mapGraph } from "./map_graph.ts";
+import type { OnnxModel } from "./model.ts";
 import { TensorShapeProto_DimensionSchema, type ValueInfoProto, ValueInfoProtoSchema } from "./gen/onnx_pb.ts";
 
 /** A tensor's name, element type and dimensions: fixed sizes as numbers, dynamic ones by name. */
@@ -20,6 +22,17 @@ export function withDimension(info: ValueInfoProto, axis: number, size: number |
   const dim = tensorType.shape.dim.with(axis, create(TensorShapeProto_DimensionSchema, { value: dimensionOf(size) }));
   const shape = withFields(tensorType.shape, { dim });
   return withFields(info, { type: withFields(info.type, { tensorType: withFields(tensorType, { shape }) }) });
+}
+
+/** A model in which dynamic sizes of these names are fixed. */
+export function withSizes(model: OnnxModel, sizes: ReadonlyMap<string, number>): OnnxModel {
+  if (model.proto.graph === undefined) return model;
+  const value = (info: ValueInfoProto): ValueInfoProto =>
+    (info.type?.tensorType?.shape?.dim ?? []).reduce((result, dim, axis) => {
+      const size = dim.value.case === "dimParam" ? sizes.get(dim.value.value) : undefined;
+      return size === undefined ? result : withDimension(result, axis, size);
+    }, info);
+  return { ...model, proto: withFields(model.proto, { graph: mapGraph(model.proto.graph, { value }) }) };
 }
 
 type DimensionValue = { case: "dimValue"; value: bigint } | { case: "dimParam"; value: string };

@@ -9,7 +9,7 @@ import { Compressor } from "../compress/compressor.ts";
 import type { CompressionReport } from "../compress/artifact.ts";
 import { Decomposer } from "../compress/decomposer.ts";
 import type { Device } from "../compress/layer_task.ts";
-import { type ModelFolder, openModelFolder } from "../compress/model_folder.ts";
+import { type ModelFolder, openModelFolder, singleGraph } from "../compress/model_folder.ts";
 import { type CompressionRequest, inheritRequest, recommendedTarget, resolveOptions } from "../compress/options.ts";
 import type { LayerSpectrum } from "../compress/spectrum_file.ts";
 import { FactorStore } from "../compress/store.ts";
@@ -65,6 +65,8 @@ export interface LocatedModel {
   readonly path: string;
   /** Its public name, where that isn't its folder's. */
   readonly id?: string;
+  /** Its graphs, where they are known; otherwise they are looked for. */
+  readonly graphPaths?: readonly string[];
 }
 
 /** Everything that exists once the model is loaded. */
@@ -207,11 +209,11 @@ export class ModelServer implements Services, AsyncDisposable {
   }
 
   async #open(model: string): Promise<ModelFolder> {
-    const { path, id } = await this.#settings.locate?.(model, {
+    const { path, id, graphPaths } = await this.#settings.locate?.(model, {
       signal: this.#boot.signal,
       onProgress: (progress) => this.#readiness = { state: "loading", progress },
-    }) ?? { path: model };
-    const folder = await openModelFolder(path);
+    }) ?? { path: model, id: undefined, graphPaths: undefined };
+    const folder = singleGraph(await openModelFolder(path, graphPaths));
     return { ...folder, id: id ?? folder.id };
   }
 

@@ -1,9 +1,14 @@
-/** Models with external data: the graph that serves is a file with links to the data beside it, and goes with the store. */
-import { assert, assertEquals } from "@std/assert/mod.js";
+/** Models with external data: what is served and what is written refers to the data that it uses, and to no more. */
+import { assert, assertEquals, assertRejects } from "@std/assert/mod.js";
+import { dirname } from "node:path";
 import { resolveOptions } from "../../src/compress/options.ts";
-import { assertNear } from "../support/close.ts";
+import { writeModelFolder } from "../../src/compress/write_folder.ts";
+import { TuckerdError } from "../../src/errors.ts";
+import { externalLocation } from "../../src/onnx/external.ts";
+import { externalTensors, loadModel } from "../../src/onnx/model.ts";
+import { assertNear, largestValue } from "../support/close.ts";
 import { openTestCompressor } from "../support/compressors.ts";
-import { oracleFormats, oracleReference } from "../support/oracle.ts";
+import { nestedNumbers, oracleFormats, oracleReference, oracleTucker } from "../support/oracle.ts";
 import { TestSession } from "../support/session.ts";
 
 Deno.test("a model with external data serves from a file that ONNX Runtime opens, and leaves nothing behind", async () => {
@@ -24,3 +29,78 @@ Deno.test("a model with external data serves from a file that ONNX Runtime opens
   }
   assertEquals(await Deno.stat(file).then(() => "there", () => "gone"), "gone");
 });
+
+/** The model with its data in a folder of its own, which is removed at the end. */
+async function withCopy(work: (folder: string) => Promise<void>): Promise<void> {
+  const { path } = oracleFormats().find(({ format }) => format === "external-per-tensor")!;
+  const folder = await Deno.makeTempDir();
+  for await (const { name } of Deno.readDir(dirname(path))) {
+    await Deno.copyFile(`${dirname(path)}/${name}`, `${folder}/${name}`);
+  }
+  await work(folder).finally(() => Deno.remove(folder, { recursive: true }));
+}
+
+const half = oracleTucker("gpt2").interventions.find(({ name }) => name === "half-all-layers")!;
+
+async function assertGivesHalf(path: string): Promise<void> {
+  await using session = await TestSession.load({ path });
+  const { inputs } = oracleReference("gpt2").cases.find(({ name }) => name === "single")!;
+  const expected = nestedNumbers(half.cases.find(({ name }) => name === "single")!.outputs["logits"]!);
+  const { logits } = await session.run(inputs);
+  assertNear(logits!.data, expected, { atol: 1e-3 * largestValue(expected), rtol: 0, what: path });
+}
+
+Deno.test("a written folder holds the weights that are left, and not those that factors replaced", async () => {
+  await withCopy(async (folder) => {
+    await using opened = await openTestCompressor(`${folder}/model.onnx`);
+    const out = `${folder}/out`;
+    await writeModelFolder(opened.compressor, resolveOptions({ ranks: half.ranks }), { out, execution: "factored" });
+    await assertGivesHalf(`${out}/onnx/model.onnx`);
+    const names = [...Deno.readDirSync(`${out}/onnx`)].map(({ name }) => name);
+    assertEquals(names.filter((name) => name.includes(".attn.")), []);
+    for (const kept of ["transformer.wte.weight", "transformer.h.2.mlp.c_fc.weight"]) {
+      assertEquals(await Deno.readFile(`${out}/onnx/${kept}`), await Deno.readFile(`${folder}/${kept}`), kept);
+    }
+    const { proto, folder: home } = await loadModel(`${out}/onnx/model.onnx`);
+    const inGraph = proto.graph!.initializer.filter(({ rawData }) => rawData.byteLength >= 1024);
+    assertEquals(inGraph.map(({ name }) => name), []);
+    assert((await Deno.stat(`${home}/model.onnx_data`)).size > 0, "the factors aren't in external data");
+  });
+});
+
+Deno.test("a file beside the original refers to its data, which nothing touches", async () => {
+  await withCopy(async (folder) => {
+    await using opened = await openTestCompressor(`${folder}/model.onnx`);
+    const before = await listing(folder);
+    const write = (out: string) =>
+      writeModelFolder(opened.compressor, resolveOptions({ ranks: half.ranks }), { out, execution: "factored" });
+    const report = await write(`${folder}/small.onnx`);
+    await assertGivesHalf(`${folder}/small.onnx`);
+    const after = await listing(folder);
+    const added = Object.keys(after).filter((name) => !(name in before)).sort();
+    assertEquals(added, ["small.onnx", "small.onnx_data", "small.tuckerd.json"]);
+    for (const [name, facts] of Object.entries(before)) assertEquals(after[name], facts, name);
+    assertEquals(JSON.parse(await Deno.readTextFile(`${folder}/small.tuckerd.json`)), report);
+    const { proto } = await loadModel(`${folder}/small.onnx`);
+    const locations = new Set(
+      [...externalTensors({ proto, path: "", folder: "" })].map((tensor) => externalLocation(tensor, "").location),
+    );
+    assert(locations.has("transformer.wte.weight") && !locations.has("transformer.h.0.attn.c_attn.weight"));
+    await assertRejects(() => write(`${folder}/small.onnx`), TuckerdError, "is there already");
+    await assertRejects(
+      () => write(`${folder}/elsewhere/small.onnx`),
+      TuckerdError,
+      "in the folder of the model's graph",
+    );
+    assertEquals(await listing(folder), after);
+  });
+});
+
+async function listing(folder: string): Promise<Record<string, unknown>> {
+  const files: Record<string, unknown> = {};
+  for await (const { name } of Deno.readDir(folder)) {
+    const { size, mtime, ino } = await Deno.stat(`${folder}/${name}`);
+    files[name] = [size, mtime, ino];
+  }
+  return files;
+}

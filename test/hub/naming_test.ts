@@ -2,6 +2,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert/mod.js";
 import { parseCommandLine, UsageError } from "../../src/config.ts";
 import { parseHubModel } from "../../src/config/hub_model.ts";
+import { chooseGraphs } from "../../src/config/graph_files.ts";
 import { TuckerdError } from "../../src/errors.ts";
 import { neededWith } from "../../src/hub/needed.ts";
 import { readHubSettings } from "../../src/hub/settings.ts";
@@ -94,6 +95,8 @@ Deno.test("the default order of variants", () => {
     ["model.onnx", ["model.onnx", "onnx/model_fp16.onnx"]],
     ["onnx/model_fp16.onnx", ["onnx/model_q4.onnx", "onnx/model_quantized.onnx", "onnx/model_fp16.onnx"]],
     ["onnx/model_quantized.onnx", ["onnx/model_q4.onnx", "onnx/model_quantized.onnx", "onnx/model_bnb4.onnx"]],
+    ["onnx/model_int8.onnx", ["onnx/model_uint8.onnx", "onnx/model_int8.onnx", "onnx/model_q4f16.onnx"]],
+    ["onnx/model_q4f16.onnx", ["onnx/model_q4f16.onnx", "onnx/model_bnb4.onnx", "onnx/model_q2.onnx"]],
     ["onnx/decoder_model_merged.onnx", [
       "onnx/decoder_model.onnx",
       "onnx/decoder_model_merged.onnx",
@@ -101,18 +104,56 @@ Deno.test("the default order of variants", () => {
     ]],
     ["decoder_model_merged_q4.onnx", ["decoder_model_merged_q4.onnx", "decoder_with_past_model_q4.onnx"]],
     ["bert.onnx", ["bert.onnx"]],
+    ["onnx/model.onnx", ["onnx/text_model.onnx", "onnx/vision_model.onnx", "onnx/model.onnx"]],
   ];
-  for (const [chosen, paths] of choices) assertEquals(chooseVariant(named("config.json", ...paths), model), chosen);
+  for (const [chosen, paths] of choices) assertEquals(chooseVariant(named("config.json", ...paths), model), [chosen]);
 });
 
-Deno.test("an encoder and a decoder apart, or unknown names, are refused with the variants; a named file is taken", () => {
+Deno.test("an encoder and a decoder, or other parts, are taken together, in the most exact precision that has them all", () => {
+  const choices: [string[], string[]][] = [
+    [["encoder_model", "decoder_model_merged"], [
+      "encoder_model",
+      "encoder_model_quantized",
+      "decoder_model",
+      "decoder_with_past_model",
+      "decoder_model_merged",
+      "decoder_model_merged_quantized",
+    ]],
+    [["encoder_model", "decoder_model", "decoder_with_past_model"], [
+      "decoder_with_past_model",
+      "decoder_model",
+      "encoder_model",
+    ]],
+    [["encoder_model_fp16", "decoder_model_merged_fp16"], [
+      "encoder_model",
+      "encoder_model_fp16",
+      "decoder_model_merged_fp16",
+      "decoder_model_merged_q4",
+    ]],
+    [["encoder_model", "decoder_model_merged_q4"], ["encoder_model", "decoder_model_merged_q4"]],
+    [["text_model_quantized", "vision_model_quantized"], ["text_model_quantized", "vision_model_quantized"]],
+    [["vision_encoder_q4f16", "embed_tokens_q4f16", "decoder_model_merged_q4f16"], [
+      "decoder_model_merged_q4f16",
+      "embed_tokens_q4f16",
+      "vision_encoder_q4f16",
+    ]],
+  ];
+  const onnx = (names: readonly string[]) => names.map((name) => `onnx/${name}.onnx`);
+  for (const [chosen, names] of choices) {
+    assertEquals(chooseVariant(named("config.json", ...onnx(names)), model), onnx(chosen));
+  }
+  assertEquals(
+    chooseGraphs(onnx(["encoder_model", "decoder_model_merged", "decoder_model"]), { everyDecoder: true }),
+    onnx(["encoder_model", "decoder_model_merged", "decoder_model"]),
+  );
+});
+
+Deno.test("unknown names are refused with the variants; a named file is taken", () => {
   const pair = named("onnx/encoder_model.onnx", "onnx/decoder_model_merged.onnx");
-  const refused = assertThrows(() => chooseVariant(pair, model), TuckerdError, "an encoder and a decoder");
-  assertEquals(refused.kind, "unsupported");
-  assertEquals(refused.message.includes("onnx/encoder_model.onnx, onnx/decoder_model_merged.onnx"), true);
-  assertEquals(chooseVariant(pair, { ...model, file: "onnx/encoder_model.onnx" }), "onnx/encoder_model.onnx");
+  assertEquals(chooseVariant(pair, { ...model, file: "onnx/encoder_model.onnx" }), ["onnx/encoder_model.onnx"]);
   const unknown = named("a.onnx", "b.onnx");
-  assertThrows(() => chooseVariant(unknown, model), TuckerdError, "hf:owner/name:FILE: a.onnx, b.onnx");
+  const refused = assertThrows(() => chooseVariant(unknown, model), TuckerdError, "hf:owner/name:FILE: a.onnx, b.onnx");
+  assertEquals(refused.kind, "unsupported");
 });
 
 Deno.test("configuration and tokenizer come from one folder: the graph's, or the one above", () => {

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert/mod.js";
 import { concat } from "@std/bytes/mod.js";
 import { create } from "@bufbuild/protobuf";
+import type { CompressionReport } from "../../src/compress/artifact.ts";
 import { decodeModel, encodeModelPieces } from "../../src/onnx/codec.ts";
 import { StringStringEntryProtoSchema, TensorProto_DataLocation } from "../../src/onnx/gen/onnx_pb.ts";
 import type { Files } from "../support/hub.ts";
@@ -121,4 +122,37 @@ Deno.test("a wrong name is wrong usage, before anything opens; a refusal is one 
   assertEquals([refused.code, refused.stdout], [1, ""]);
   assertEquals(refused.stderr.trim().split("\n").length, 1, refused.stderr);
   assertStringIncludes(refused.stderr, "tuckerd: hf:test/none isn't on");
+});
+
+Deno.test("an encoder and a decoder are fetched and compressed together, and nothing else of the repository", async () => {
+  await using bench = new HubBench();
+  const t5 = new URL("../testdata/oracle/t5/", import.meta.url).pathname;
+  const graph = (name: string) => Deno.readFile(`${t5}onnx-past/${name}.onnx`);
+  const merged = await graph("decoder_model_merged");
+  bench.hub.commit("test/pair", {
+    "config.json": await Deno.readFile(`${t5}config.json`),
+    "onnx/encoder_model.onnx": await graph("encoder_model"),
+    "onnx/encoder_model_quantized.onnx": merged,
+    "onnx/decoder_model.onnx": await graph("decoder_model"),
+    "onnx/decoder_with_past_model.onnx": await graph("decoder_with_past_model"),
+    "onnx/decoder_model_merged.onnx": merged,
+    "onnx/decoder_model_merged_quantized.onnx": merged,
+  });
+  const env = variables(bench);
+  const out = `${bench.cacheFolder}/out`;
+  const report = await compressed("hf:test/pair", out, env) as CompressionReport;
+  assertEquals(bench.hub.takeContentRequests().sort(), [
+    "config.json",
+    "onnx/decoder_model_merged.onnx",
+    "onnx/encoder_model.onnx",
+  ]);
+  const graphs = new Set(report.layers.map(({ graph }) => graph));
+  assertEquals([...graphs], ["encoder_model.onnx", "decoder_model_merged.onnx"]);
+  assertEquals(report.model, "test/pair");
+  const written = [...Deno.readDirSync(`${out}/onnx`)].map(({ name, isSymlink }) => [name, isSymlink]).sort();
+  assertEquals(written, [["decoder_model_merged.onnx", false], ["encoder_model.onnx", false]]);
+  assertEquals(await Deno.readFile(`${out}/config.json`), await Deno.readFile(`${t5}config.json`));
+  const { code, stderr } = await runProgram(["start", "--model", "hf:test/pair", "--port", "0"], env);
+  assertEquals(code, 1);
+  assertStringIncludes(stderr, "several graphs (encoder_model.onnx, decoder_model_merged.onnx)");
 });
