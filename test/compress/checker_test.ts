@@ -2,27 +2,29 @@
  * Written files pass ONNX's own checker (Debian: python3-onnx). A machine without it skips this, loudly; with TUCKERD_REQUIRE_ONNX=1,
  * which the project's own CI sets, it fails instead.
  */
-import { assertEquals } from "@std/assert/mod.js";
-import { Compressor } from "../../src/compress/compressor.ts";
-import { Decomposer } from "../../src/compress/decomposer.ts";
+import { assert, assertEquals } from "@std/assert/mod.js";
 import { openModelFolder } from "../../src/compress/model_folder.ts";
+import { openGraphs } from "../../src/compress/model_graphs.ts";
 import { resolveOptions } from "../../src/compress/options.ts";
 import { FactorStore } from "../../src/compress/store.ts";
 import { writeModelFolder } from "../../src/compress/write_folder.ts";
+import { chooseForm, extractWeights, findAttention, rewriteDense, rewriteFactored } from "../../src/attention/mod.ts";
 import { log } from "../../src/log.ts";
+import { loadModel } from "../../src/onnx/model.ts";
+import { saveModel } from "../../src/onnx/save.ts";
+import { oracleExports, oracleFormats, oracleModels } from "../support/oracle.ts";
+import { randomFactors } from "../support/random_forms.ts";
+import { seeded } from "../support/random_tucker.ts";
+import type { Numbers } from "../support/session.ts";
 
 const oracle = new URL("../testdata/oracle/", import.meta.url).pathname;
 const formats = new URL("../testdata/oracle_formats/", import.meta.url).pathname;
-/** One of each way of writing a model, of those whose operators Debian's checker (1.12, opset 17) knows. */
+/** Written the whole way: one file, external data, half precision, an encoder with its decoder. */
 const models = [
   `${oracle}bert/onnx-torch113-opset11/model.onnx`,
-  `${oracle}bert/onnx-latest/model.onnx`,
-  `${oracle}gpt2/onnx-past/model.onnx`,
-  `${oracle}llama-gqa/onnx-past/model.onnx`,
-  `${oracle}t5/onnx/encoder_model.onnx`,
+  `${oracle}t5`,
   `${formats}gpt2/external-per-tensor/model.onnx`,
   `${formats}bert/fp16/model.onnx`,
-  `${formats}bert/int8-qdq/model.onnx`,
 ];
 // The system's Python has Debian's package; another one on the PATH may not.
 const python = "/usr/bin/python3";
@@ -41,6 +43,18 @@ const present = (await runPython("import onnx", [])).success;
 const ignore = !present && Deno.env.get("TUCKERD_REQUIRE_ONNX") !== "1";
 if (ignore) log(0, "NO ONNX CHECKER: written files are not checked. Install it (Debian: python3-onnx).");
 
+/** The files that ONNX's checker refuses, with what it says. */
+async function refusedBy(files: readonly string[]): Promise<string> {
+  const check = [
+    "import sys, onnx",
+    "for path in sys.argv[1:]:",
+    "    try: onnx.checker.check_model(path)",
+    "    except Exception as error: print(path, str(error)[:500])",
+  ].join("\n");
+  const { success, text } = await runPython(check, files);
+  return success ? text : `the checker failed: ${text}`;
+}
+
 Deno.test({
   name: "written models pass ONNX's checker, factored and dense",
   ignore,
@@ -48,24 +62,65 @@ Deno.test({
     const out = await Deno.makeTempDir();
     const files: string[] = [];
     for (const [index, path] of models.entries()) {
-      await using store = await FactorStore.open(undefined);
-      await using decomposer = new Decomposer(path);
-      const compressor = await Compressor.open(await openModelFolder(path), { device: "cpu", store, decomposer });
+      await using resources = new AsyncDisposableStack();
+      const store = resources.use(await FactorStore.open(undefined));
+      const graphs = await openGraphs(await openModelFolder(path), { device: "cpu", store }, resources);
       for (const execution of ["factored", "dense"] as const) {
         const folder = `${out}/${index}-${execution}`;
-        const options = resolveOptions({ ranks: [8, 4, 2] });
-        await writeModelFolder(compressor, options, { out: folder, execution });
-        files.push(`${folder}/onnx/${path.split("/").at(-1)}`);
+        await writeModelFolder(graphs, resolveOptions({ ranks: [8, 4, 2] }), { out: folder, execution });
+        files.push(...graphs.folder.graphPaths.map((graph) => `${folder}/onnx/${graph.split("/").at(-1)}`));
       }
     }
-    const check = [
-      "import sys, onnx",
-      "for path in sys.argv[1:]:",
-      "    try: onnx.checker.check_model(path)",
-      "    except Exception as error: print(path, str(error)[:500])",
-    ].join("\n");
-    const { success, text } = await runPython(check, files);
-    assertEquals([success, text], [true, ""]);
+    assertEquals(await refusedBy(files), "");
+    await Deno.remove(out, { recursive: true });
+  },
+});
+
+Deno.test({
+  name: "what passes ONNX's checker does so rewritten: factors as initializers, dense, with a compressed cache",
+  ignore,
+  fn: async () => {
+    const out = await Deno.makeTempDir();
+    const random = seeded(7);
+    const all = [
+      ...oracleModels().flatMap((model) => oracleExports(model).slice(-1)),
+      ...oracleFormats().filter(({ format }) => !format.startsWith("external")),
+    ];
+    // Debian's checker (1.12, opset 17) doesn't know the operators of some originals: nothing is to be learned from those.
+    const unknown = await refusedBy(all.map(({ path }) => path));
+    const subjects = all.filter(({ path }) => !unknown.includes(path));
+    const families = new Set(subjects.map(({ model }) => model));
+    assert(subjects.length >= 20 && families.size >= 12, `the checker knows only ${subjects.map(({ file }) => file)}`);
+    const files: string[] = [];
+    for (const { model: name, file, path } of subjects) {
+      const model = await loadModel(path);
+      const { blocks } = findAttention(model);
+      const caches = blocks.some(({ cacheNumbersPerToken }) => cacheNumbersPerToken > 0);
+      for (const cache of caches ? ["full", "compressed"] as const : ["full"] as const) {
+        const forms = new Map(blocks.map((block) => [block.layer, chooseForm(block, "tucker4", { r3: 2, cache })]));
+        const { slots } = rewriteFactored(model, forms, { factors: "inputs" });
+        const made = blocks.map((block) =>
+          randomFactors(
+            slots.filter(({ layer }) => layer === block.layer),
+            { form: forms.get(block.layer)!, ...extractWeights(model, block) },
+            random,
+          )
+        );
+        const feeds = Object.assign({}, ...made.map((each) => each.feeds)) as Record<string, Numbers>;
+        const { model: closed } = rewriteFactored(model, forms, {
+          factors: "initializers",
+          tensors: ({ name }) => ({ shape: feeds[name]!.shape, data: Float32Array.from(feeds[name]!.data) }),
+        });
+        const where = `${out}/${name}/${file}`.replace(/\.onnx$/, "");
+        await saveModel(closed, `${where}-${cache}.onnx`);
+        files.push(`${where}-${cache}.onnx`);
+        if (cache === "compressed") continue;
+        const dense = rewriteDense(model, new Map(made.map(({ weights }, layer) => [layer, weights])));
+        await saveModel(dense, `${where}-dense.onnx`);
+        files.push(`${where}-dense.onnx`);
+      }
+    }
+    assertEquals(await refusedBy(files), "");
     await Deno.remove(out, { recursive: true });
   },
 });
