@@ -16,11 +16,11 @@ import { type CompressedLayer, type CompressedMatrix, compressedMatrix, type Dec
 import { type CacheKind, GraphMaker, type WrittenGraph } from "./graphs.ts";
 import { fromFactorFile, type StoredLayer } from "./layer_file.ts";
 import {
+  type KeptTask,
   type LayerTask,
   type MatrixTask,
   type SingularValuesTask,
   type SpectrumTask,
-  type Task,
   taskKey,
 } from "./layer_task.ts";
 import { fromMatrixFile, fromSingularValuesFile, type StoredMatrix } from "./matrix_file.ts";
@@ -73,7 +73,7 @@ export class Compressor {
 
   private constructor(
     folder: ModelFolder,
-    loaded: { readonly model: OnnxModel; readonly found: FoundAttention; readonly keyOf: (task: Task) => string },
+    loaded: { readonly model: OnnxModel; readonly found: FoundAttention; readonly keyOf: (task: KeptTask) => string },
     options: CompressorOptions,
   ) {
     this.folder = folder;
@@ -279,7 +279,7 @@ async function keysOf(
   model: OnnxModel,
   found: FoundAttention,
   { device, sharesLayers }: CompressorOptions,
-): Promise<(task: Task) => string> {
+): Promise<(task: KeptTask) => string> {
   if (sharesLayers === true) {
     const digests = new ContentDigests(model, found);
     return (task) => taskKey(digests.of(task), device, withoutPlace(task));

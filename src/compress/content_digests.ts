@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { extractFeedForward, type FeedForwardMatrixName } from "../attention/feed_forward/mod.ts";
 import { extractWeights, type FoundAttention, MATRICES } from "../attention/mod.ts";
 import type { OnnxModel } from "../onnx/model.ts";
-import type { Task } from "./layer_task.ts";
+import type { KeptTask } from "./layer_task.ts";
 
 /** Digests of the weights of one graph's layers; each is read once, one at a time. */
 export class ContentDigests {
@@ -22,7 +22,7 @@ export class ContentDigests {
   }
 
   /** SHA-256, as hex, of the weights that a task is about. */
-  of(task: Task): string {
+  of(task: KeptTask): string {
     const network = "index" in task && !MATRICES.some((name) => name === task.matrix);
     const key = network ? `${task.layer} ${task.index} ${task.matrix}` : `${task.layer}`;
     let digest = this.#digests.get(key);
@@ -46,7 +46,7 @@ export class ContentDigests {
 }
 
 /** A task without the numbers by which one graph knows its layers. */
-export function withoutPlace(task: Task): Task {
+export function withoutPlace(task: KeptTask): KeptTask {
   return "index" in task ? { ...task, layer: 0, index: 0 } : { ...task, layer: 0 };
 }
 

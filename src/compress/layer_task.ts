@@ -85,9 +85,12 @@ export const Device = z.enum(["auto", "webgpu", "cpu"]);
 /** Which backend a user allows. */
 export type Device = z.infer<typeof Device>;
 
-/** What a result depends on, as hex: model content, algorithm, backend asked for, and the task. */
-export function taskKey(modelDigest: string, device: Device, task: Task | HosvdTask): string {
-  return digestText(JSON.stringify([ALGORITHM_VERSION, modelDigest, device, Object.entries(task).sort()]));
+/** Anything whose result is kept. */
+export type KeptTask = Task | HosvdTask;
+
+/** What a result depends on, as hex: content (of the model or of the weights), algorithm, backend asked for, and the task. */
+export function taskKey(contentDigest: string, device: Device, task: KeptTask): string {
+  return digestText(JSON.stringify([ALGORITHM_VERSION, contentDigest, device, Object.entries(task).sort()]));
 }
 
 /**

@@ -6,7 +6,7 @@
 import { TuckerdError } from "../errors.ts";
 import type { Decomposer } from "./decomposer.ts";
 import type { FactorFile } from "./factor_file.ts";
-import type { Device, Task } from "./layer_task.ts";
+import type { Device, KeptTask, Task } from "./layer_task.ts";
 import type { FactorStore } from "./store.ts";
 
 /** What tasks run with. */
@@ -26,10 +26,10 @@ export interface TaskRun<T extends Task, R> {
 /** Runs tasks of one model. */
 export class TaskRunner {
   readonly #options: TaskRunnerOptions;
-  readonly #keyOf: (task: Task) => string;
+  readonly #keyOf: (task: KeptTask) => string;
 
   /** @param keyOf names a task's result by all that it depends on */
-  constructor(keyOf: (task: Task) => string, options: TaskRunnerOptions) {
+  constructor(keyOf: (task: KeptTask) => string, options: TaskRunnerOptions) {
     this.#keyOf = keyOf;
     this.#options = options;
   }
@@ -80,7 +80,6 @@ export class TaskRunner {
   #fullFile(task: Task): string | null {
     if (task.task !== "layer" || task.algorithm !== "hosvd") return null;
     const { layer, layout, balance } = task;
-    const { store, device } = this.#options;
-    return store.path(taskKey(this.#digest, device, { task: "hosvd", layer, layout, balance }));
+    return this.#options.store.path(this.#keyOf({ task: "hosvd", layer, layout, balance }));
   }
 }

@@ -12,7 +12,7 @@ import type { CompressionReport } from "../../src/compress/artifact.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { greedy } from "../support/greedy.ts";
 import { caseInputs, nestedNumbers, oracleReference, oracleTucker } from "../support/oracle.ts";
-import { TestSession } from "../support/session.ts";
+import { type Numbers, TestSession } from "../support/session.ts";
 import { projection } from "../support/tiny_onnx.ts";
 
 const testdata = new URL("../testdata/", import.meta.url).pathname;
@@ -114,6 +114,46 @@ for (const cache of ["full", "compressed"] as const) {
     const prompt = nestedNumbers(expected!.prompt);
     const wanted = nestedNumbers(expected!.new_tokens);
     assertEquals(await greedy(goOn, { prompt, count: wanted.length, first: start }), wanted);
+  });
+}
+
+for (const cache of ["full", "compressed"] as const) {
+  Deno.test(`an encoder with every form of its decoder, ${cache} cache: token by token PyTorch's logits`, async () => {
+    const { ranks, cases } = oracleTucker("t5").interventions.find(({ name }) => name === "half-all-and-cross")!;
+    const { outputs } = cases.find(({ name }) => name === "single")!;
+    const { input_ids, attention_mask, decoder_input_ids } = caseInputs(oracleReference("t5"), "single");
+    await using written = await compressFolder(`${testdata}oracle/t5/onnx-past`, { ranks }, {
+      execution: "factored",
+      cache,
+    });
+    assertEquals(written.decomposed, 6);
+    const open = (graph: string) => TestSession.load({ path: `${written.folder}/onnx/${graph}.onnx` });
+    await using encoder = await open("encoder_model");
+    await using first = await open("decoder_model");
+    await using later = await open("decoder_with_past_model");
+    await using merged = await open("decoder_model_merged");
+    const states =
+      (await encoder.run({ input_ids: input_ids!, attention_mask: attention_mask! }))["last_hidden_state"]!;
+    const tokens = nestedNumbers(decoder_input_ids!);
+    const wanted = nestedNumbers(outputs["logits"]!);
+    for (const [start, goOn] of [[first, later], [merged, merged]] as const) {
+      let past: Record<string, Numbers> = {};
+      for (const [i, token] of tokens.entries()) {
+        const step = await (i === 0 ? start : goOn).run(
+          { input_ids: [[token]], encoder_attention_mask: attention_mask! },
+          { encoder_hidden_states: states, ...past },
+        );
+        const presents = Object.entries(step).filter(([name]) => name.startsWith("present."))
+          .map(([name, value]) => [name.replace("present.", "past_key_values."), value] as const)
+          // The cached branch gives keys of the encoder out empty: those of the first call stay.
+          .filter(([name]) => i === 0 || !name.includes("encoder"));
+        past = { ...past, ...Object.fromEntries(presents) };
+        const size = step["logits"]!.data.length;
+        const expected = wanted.slice(i * size, (i + 1) * size);
+        const what = `${start === merged ? "merged" : "separate"}, token ${i}`;
+        assertNear(step["logits"]!.data, expected, { atol: 1e-3 * largestValue(wanted), rtol: 0, what });
+      }
+    }
   });
 }
 
