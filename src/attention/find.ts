@@ -118,7 +118,7 @@ function analyseOnce(model: OnnxModel): Analysis {
   const blocks: LocatedBlock[] = [];
   for (const places of sites.values()) {
     const reason = sharedElsewhere(places, readers);
-    if (reason === undefined) blocks.push(describe(places, blocks.length));
+    if (reason === undefined) blocks.push(describe(tracer, places, blocks.length));
     else skipped.push(...places.map(({ anchor }) => skip(anchor, reason)));
   }
   return { graph, tracer, blocks, skipped };
@@ -196,15 +196,19 @@ function weightKey({ query, key, value, output }: Site): string {
   return [...views, `${storedName(output.projection)}:${output.rows}`].join("|");
 }
 
-function describe(sites: readonly [Site, ...Site[]], layer: number): LocatedBlock {
+function describe(tracer: Tracer, sites: readonly [Site, ...Site[]], layer: number): LocatedBlock {
   const [first] = sites;
   const { query, key, value } = first;
   const queryKey = sites.find((site) => site.queryKeyExpandedBecause !== undefined)?.queryKeyExpandedBecause;
   const valueOutput = sites.find((site) => site.valueOutputExpandedBecause !== undefined)?.valueOutputExpandedBecause;
-  const cached = (part: "key" | "value"): number =>
-    first[part].past === undefined && first.present[part] === undefined
-      ? 0
-      : keyValueHeadsOf(first[part]) * first[part].headSize;
+  const cached = (part: "key" | "value"): number => {
+    const name = first[part].past ?? first.present[part];
+    if (name === undefined) return 0;
+    // Some graphs cache what they have repeated already.
+    const stored = tracer.value(first.graph, name).shape;
+    const heads = stored?.length === 4 ? stored[1]! : keyValueHeadsOf(first[part]);
+    return heads * first[part].headSize;
+  };
   return {
     layer,
     name: blockName(first, layer),

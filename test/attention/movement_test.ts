@@ -1,6 +1,7 @@
 /** Movement operators against ONNX Runtime: random chains of them, on numbers that say where they come from. */
 import { assertEquals } from "@std/assert/mod.js";
 import { create } from "@bufbuild/protobuf";
+import { withFields } from "../../src/onnx/codec.ts";
 import { Graph } from "../../src/onnx/graph.ts";
 import { GraphProtoSchema, ModelProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
@@ -60,6 +61,12 @@ class Chain {
       () => this.#add("Tile", [shape.map((_, i) => i === axis ? 2 : 1)], shape.with(axis, 2 * size)),
       () => this.#add("Concat", "self", shape.with(axis, 2 * size), { axis: BigInt(signed) }),
       () => this.#add("Flatten", [], [sizeOf(shape.slice(0, axis)), sizeOf(shape.slice(axis))], { axis: BigInt(axis) }),
+      () => {
+        const width = 1 + random(rank);
+        const tuples = Array.from({ length: 3 }, () => shape.slice(0, width).map((n) => random(2 * n) - n));
+        const indices = withFields(int64Tensor("", tuples.flat()), { dims: [3n, BigInt(width)] });
+        this.#add("GatherND", [indices], [3, ...shape.slice(width)]);
+      },
     ];
     const chosen = random(moves.length);
     if (chosen === 1) {
@@ -72,7 +79,7 @@ class Chain {
 
   #add(
     opType: string,
-    steering: readonly (readonly number[])[] | "self",
+    steering: readonly (readonly number[] | TensorProto)[] | "self",
     shape: readonly number[],
     attributes: Record<string, bigint | bigint[]> = {},
     more: string[] = [],
@@ -81,7 +88,8 @@ class Chain {
     if (steering === "self") inputs.push(this.name);
     else {
       for (const values of steering) {
-        const tensor = int64Tensor(`c${this.constants.length}`, values);
+        const name = `c${this.constants.length}`;
+        const tensor = "dims" in values ? withFields(values, { name }) : int64Tensor(name, values);
         this.constants.push(tensor);
         inputs.push(tensor.name);
       }

@@ -200,6 +200,20 @@ Deno.test("blocks that can't be followed are skipped, each with its reason, and 
   }
 });
 
+Deno.test("a softmax behind a projection is no attention: a router, a classifier", () => {
+  const query = node("query/MatMul");
+  const router = [
+    makeNode("MatMul", query.input, ["routes"], { name: "router" }),
+    makeNode("Softmax", ["routes"], ["weights"], { name: "routing" }),
+  ];
+  const { skipped } = findAttention(changed(new Map([[query, [query, ...router]]]), { outputs: ["weights"] }));
+  assertEquals(skipped.find(({ node }) => node === "routing"), {
+    node: "routing",
+    operator: "Softmax",
+    reason: "it follows the projection router (of a router or a classifier, say), not a product of a query and a key",
+  });
+});
+
 Deno.test("a block whose matrix is used elsewhere too is left alone", () => {
   const query = node("query/MatMul");
   const again = makeNode("MatMul", query.input, ["again"], { name: "elsewhere" });

@@ -8,7 +8,7 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import { floatAttribute, intAttribute, type NodeProto } from "../../onnx/node.ts";
+import { floatAttribute, intAttribute, nodeName, type NodeProto } from "../../onnx/node.ts";
 import { type CachedHeads, type HeadView, readCachedHeads, readHeads } from "../heads.ts";
 import { readOutput } from "../output.ts";
 import type { OutputView, Verdict } from "../site.ts";
@@ -82,12 +82,17 @@ function findScores(tracer: Tracer, graph: Graph, start: string): Scores | strin
     { name: start, notAdditive: undefined, depth: 0 },
   ];
   const seen = new Set<string>();
-  let reason = "no product of two projections leads to it";
+  let reason: string | undefined;
+  let projected: NodeProto | undefined;
   while (pending.length > 0) {
     const { name, notAdditive, depth } = pending.pop()!;
     const node = graph.producer(name);
     if (node === undefined || seen.has(name) || depth > REACH) continue;
     seen.add(name);
+    if (tracer.projection(graph, node) !== undefined) {
+      projected ??= node;
+      continue;
+    }
     if (node.opType === "MatMul" || node.opType === "FusedMatMul") {
       const found = readScores(tracer, graph, node);
       if (typeof found !== "string") return { ...found, notAdditive };
@@ -101,7 +106,9 @@ function findScores(tracer: Tracer, graph: Graph, start: string): Scores | strin
       pending.push({ name: node.input[i]!, notAdditive: notAdditive ?? bend, depth: depth + 1 });
     }
   }
-  return reason;
+  if (reason !== undefined || projected === undefined) return reason ?? "no product of two projections leads to it";
+  const where = `the projection ${nodeName(projected)} (of a router or a classifier, say)`;
+  return `it follows ${where}, not a product of a query and a key`;
 }
 
 function readScores(

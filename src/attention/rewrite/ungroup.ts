@@ -14,12 +14,13 @@ import { TuckerdError } from "../../errors.ts";
 import { withFields } from "../../onnx/codec.ts";
 import { readNames } from "../../onnx/graph.ts";
 import { inOrder } from "../../onnx/order.ts";
-import type { NodeProto } from "../../onnx/node.ts";
+import { nodeName, type NodeProto } from "../../onnx/node.ts";
 import { withDimension } from "../../onnx/value_info.ts";
 import type { HeadView } from "../heads.ts";
 import { sizeOf } from "../../onnx/tensor.ts";
 import type { BlockForm } from "../types.ts";
 import { fullHeads, placedProjection } from "./expanded.ts";
+import { writeRepeated } from "./repeated.ts";
 import { retypeOutput } from "./retype.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
@@ -38,8 +39,26 @@ export function writeUngrouped(at: SiteWriter, form: BlockForm, name: "key" | "v
   const view = at.site[name];
   const groups = at.groups(view);
   const repeats = view.heads / groups;
-  const { before, after } = repetitionOf(at, view, name);
+  const path = pathOf(at, view, name);
+  const repetition = repetitionOf(at, view, path);
+  if (repetition === undefined) {
+    if (writeRepeated(at, form, { name, path })) return;
+    throw new TuckerdError(
+      "unsupported",
+      `the ${name} heads of ${nodeName(at.site.anchor)} run in ${groups} groups, and the graph doesn't show ` +
+        `[batch, heads, …] where it repeats them: keep the stack rank at 4`,
+    );
+  }
+  const { before, after } = repetition;
   const between = nodesBetween(at, view.projection.node.output[0]!, before);
+  const mixing = between.find((node) => mixesHeads(at, node, groups * view.headSize));
+  if (mixing !== undefined) {
+    throw new TuckerdError(
+      "unsupported",
+      `${nodeName(mixing)} runs over all ${groups} ${name} heads of ${nodeName(at.site.anchor)} together, ` +
+        "so they can't become one for each query head: keep the stack rank at 4",
+    );
+  }
   const all = fullHeads(at, form, name);
   const copies: ReadonlyMap<string, string>[] = [];
   for (let r = 0; r < repeats; r++) {
@@ -54,8 +73,14 @@ export function writeUngrouped(at: SiteWriter, form: BlockForm, name: "key" | "v
   if (!outputs.includes(after)) interleave(at, copies, { value: before, output: after, groups, view });
 }
 
-/** Follows the operand up to where it has one head for each group. */
-function repetitionOf(at: SiteWriter, view: HeadView, name: "key" | "value"): Repetition {
+/** Whether a norm is taken over the joined heads of a projection: a copy for each repeat would take other ones. */
+function mixesHeads(at: SiteWriter, node: NodeProto, width: number): boolean {
+  const norm = node.opType.startsWith("Reduce") || node.opType.endsWith("Normalization");
+  return norm && at.tracer.value(at.graph, node.input[0]!).shape?.at(-1) === width;
+}
+
+/** Names of the values from the product back to the projection. */
+function pathOf(at: SiteWriter, view: HeadView, name: "key" | "value"): string[] {
   const product = at.graph.producer(name === "key" ? at.site.scores : at.site.context)!;
   const path = [product.input[1]!];
   for (let node = at.graph.producer(path.at(-1)!); node !== undefined && node !== view.projection.node;) {
@@ -64,6 +89,11 @@ function repetitionOf(at: SiteWriter, view: HeadView, name: "key" | "value"): Re
     path.push(next);
     node = at.graph.producer(next);
   }
+  return path;
+}
+
+/** Where the path has one head for each group, and where it has them all. */
+function repetitionOf(at: SiteWriter, view: HeadView, path: readonly string[]): Repetition | undefined {
   const groups = at.groups(view);
   const shapes = path.map((value) => at.tracer.value(at.graph, value).shape ?? []);
   const b = shapes.findIndex((shape) => shape.length === 4 && shape[1] === groups);
@@ -76,15 +106,7 @@ function repetitionOf(at: SiteWriter, view: HeadView, name: "key" | "value"): Re
     const first = head - head % (view.heads / groups);
     return column === view.columns[first * view.headSize + i % view.headSize];
   });
-  if (b === -1 || a === -1 || !inOrder || sizeOf(shapes[b]!) === 0) {
-    throw new TuckerdError(
-      "unsupported",
-      `the ${name} heads of ${
-        at.site.anchor.name || at.site.scores
-      } run in ${groups} groups, and the graph doesn't show ` +
-        `[batch, heads, …] where it repeats them: keep the stack rank at 4`,
-    );
-  }
+  if (b === -1 || a === -1 || !inOrder || sizeOf(shapes[b]!) === 0) return undefined;
   return { before: path[b]!, after: path[a]! };
 }
 
@@ -114,7 +136,8 @@ function copyNodes(
   const names = new Map<string, string>([copy.made]);
   for (const node of nodes) {
     for (const input of node.input) {
-      if (!names.has(input) && isPast(at, input)) names.set(input, pastHeads(at, input, copy));
+      const past = names.has(input) ? undefined : pastBehind(at, input);
+      if (past !== undefined) names.set(input, pastHeads(at, { ...copy, past, value: input }));
     }
     for (const output of node.output) if (output !== "") names.set(output, at.writer.fresh(`${output}.${copy.repeat}`));
     const rename = (name: string): string => names.get(name) ?? name;
@@ -128,23 +151,36 @@ function copyNodes(
   return names;
 }
 
-/** A float input of the model with four dimensions: the past of key or value. */
-function isPast(at: SiteWriter, name: string): boolean {
-  const past = at.graph.input(name);
-  return past?.type?.tensorType?.shape?.dim.length === 4;
+/**
+ * The past of key or value that a value holds: an input of the model with four dimensions, as it is or behind nodes that
+ * leave every element in its place (exporters join it with nothing, or copy it).
+ */
+function pastBehind(at: SiteWriter, name: string): string | undefined {
+  const shape = at.tracer.value(at.graph, name).shape;
+  const trace = shape?.length === 4 ? at.tracer.trace(at.graph, name) : undefined;
+  if (trace === undefined || trace.inexact !== undefined || trace.origin.length === 0 || trace.origin[0]! < 0) {
+    return undefined;
+  }
+  const { source } = at.tracer.sourceOf(trace.origin[0]!);
+  const whole = String(source.shape) === String(shape) &&
+    trace.origin.every((origin, i) => origin === source.base + i && trace.scale[i] === 1 && trace.offset[i] === 0);
+  return whole && source.kind === "input" ? source.name : undefined;
 }
 
 /** The heads of a past with H heads that belong to one repeat. */
 function pastHeads(
   at: SiteWriter,
-  past: string,
-  { repeat, repeats }: { readonly repeat: number; readonly repeats: number },
+  { past, value, repeat, repeats }: {
+    readonly past: string;
+    readonly value: string;
+    readonly repeat: number;
+    readonly repeats: number;
+  },
 ): string {
   const { heads } = at.site.query;
-  const info = at.graph.input(past)!;
-  at.writer.retype(at.graph.scopeOf(past)!, withDimension(info, 1, heads));
+  at.writer.retype(at.graph.scopeOf(past)!, withDimension(at.graph.input(past)!, 1, heads));
   const index = Array.from({ length: heads / repeats }, (_, g) => g * repeats + repeat);
-  return at.node("Gather", [past, at.writer.integers(index)], { label: `past.${repeat}`, attributes: { axis: 1n } });
+  return at.node("Gather", [value, at.writer.integers(index)], { label: `past.${repeat}`, attributes: { axis: 1n } });
 }
 
 /** Interleaves the copies of a value [B, G, …] to [B, H, …], as `output`. */

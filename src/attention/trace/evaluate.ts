@@ -23,7 +23,7 @@ export class ProbeRun {
 
   /** Evaluates a main graph with all its subgraphs; `folder` is where its external data lies. */
   constructor(graph: Graph, probe: Probe, folder: string) {
-    this.#sizes = new ProbeSizes(probe);
+    this.#sizes = new ProbeSizes(probe, graph.proto.input);
     this.#folder = folder;
     this.#evaluate(graph);
   }
@@ -49,7 +49,7 @@ export class ProbeRun {
         if (name === "") return;
         const value = outputs[i] ?? UNKNOWN;
         const info = value.shape === undefined ? annotated.get(name) : undefined;
-        values.set(name, info === undefined ? value : this.#sizes.valueOf(info));
+        values.set(name, info === undefined ? value : this.#sizes.annotated(info));
       });
     }
   }

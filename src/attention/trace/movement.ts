@@ -193,6 +193,28 @@ const gather: Mover = (node, [input, indices]) => {
   });
 };
 
+/** Rows of the leading dimensions, picked by known tuples of indices (advanced indexing, as torch.export writes it). */
+const gatherND: Mover = (node, [input, indices]) => {
+  if (input?.shape === undefined || indices?.shape === undefined || indices.data === undefined) return undefined;
+  if (intAttribute(node, "batch_dims", 0) !== 0) return undefined;
+  const from = input.shape;
+  const width = indices.shape.at(-1)!;
+  const strides = stridesOf(from);
+  const inner = sizeOf(from.slice(width));
+  const shape = [...indices.shape.slice(0, -1), ...from.slice(width)];
+  const { data } = indices;
+  return single(shape, () => {
+    const index = new Int32Array(sizeOf(shape));
+    for (let at = 0; at < index.length; at++) {
+      const tuple = Math.floor(at / inner);
+      let start = 0;
+      for (let k = 0; k < width; k++) start += axisOf(data[tuple * width + k]!, from[k]!) * strides[k]!;
+      index[at] = start + at % inner;
+    }
+    return index;
+  });
+};
+
 const movers = new Map<string, Mover>([
   ["Identity", same],
   ["Dropout", same],
@@ -209,6 +231,7 @@ const movers = new Map<string, Mover>([
   ["Split", split],
   ["Concat", concat],
   ["Gather", gather],
+  ["GatherND", gatherND],
 ]);
 
 function numbers(value: Value | undefined): number[] | undefined {

@@ -25,48 +25,101 @@ export interface Probe {
 export const PROBE: Probe = { batch: 2, tokens: 3, past: 11, encoder: 7, other: 4 };
 /** Another in which every size differs. */
 export const SECOND_PROBE: Probe = { batch: 3, tokens: 5, past: 14, encoder: 9, other: 6 };
+
 /** Gives model inputs their shapes under a probe; the same name has the same size everywhere. */
 export class ProbeSizes {
   readonly probe: Probe;
   readonly #names = new Map<string, number>();
+  readonly #cached: boolean;
 
-  constructor(probe: Probe) {
+  /** Sizes for a graph with these inputs. */
+  constructor(probe: Probe, inputs: readonly ValueInfoProto[]) {
     this.probe = probe;
+    this.#cached = inputs.some(({ name }) => PAST.test(name));
+    // Sums of names are worked out from names that stand alone, whichever input comes first.
+    for (const input of inputs) {
+      symbolsOf(input).forEach((symbol, axis, { length }) => {
+        if (typeof symbol === "string" && !symbol.includes("+")) this.#size(symbol, this.#byPlace(input, axis, length));
+      });
+    }
   }
 
-  /** Shape and kind of a model input or of an annotated value. */
+  /** Shape and kind of a model input. */
   valueOf(info: ValueInfoProto): Value {
+    return this.#value(info, (axis, rank) => this.#byPlace(info, axis, rank));
+  }
+
+  /** Shape and kind that a graph annotates a value with. */
+  annotated(info: ValueInfoProto): Value {
+    return this.#value(info, () => undefined);
+  }
+
+  #value(info: ValueInfoProto, byPlace: (axis: number, rank: number) => number | undefined): Value {
     const type = info.type?.tensorType;
     if (type?.shape === undefined) return UNKNOWN;
-    const shape = type.shape.dim.map((dim, i) => {
-      if (dim.value.case === "dimValue") return Number(dim.value.value);
-      return this.#size(dim.value.case === "dimParam" ? dim.value.value : `${info.name}.${i}`);
-    });
+    const shape = symbolsOf(info).map((symbol, axis, { length }) =>
+      typeof symbol === "number" ? symbol : this.#size(symbol, byPlace(axis, length))
+    );
     const floating = [DataType.FLOAT, DataType.FLOAT16, DataType.DOUBLE, DataType.BFLOAT16] as readonly number[];
     return shaped(shape, !floating.includes(type.elemType));
   }
 
   /** Exporters write sums such as `past_sequence_length + 1`. */
-  #size(name: string): number {
-    return name.split("+").reduce((sum, part) => sum + this.#atom(part.trim()), 0);
+  #size(name: string, byPlace: number | undefined): number {
+    const parts = name.split("+");
+    return parts.reduce((sum, part) => sum + this.#atom(part.trim(), parts.length === 1 ? byPlace : undefined), 0);
   }
 
-  #atom(name: string): number {
+  #atom(name: string, byPlace: number | undefined): number {
     if (/^\d+$/.test(name)) return Number(name);
     const known = this.#names.get(name);
     if (known !== undefined) return known;
-    const size = this.#guess(name.toLowerCase());
+    const named = name.startsWith(NAMELESS) ? undefined : this.#byName(name.toLowerCase());
+    const size = named ?? byPlace ?? this.probe.other + this.#names.size;
     this.#names.set(name, size);
     return size;
   }
 
-  #guess(name: string): number {
-    const { batch, tokens, past, encoder, other } = this.probe;
+  #byName(name: string): number | undefined {
+    const { batch, tokens, past, encoder } = this.probe;
     if (name.includes("batch")) return batch;
     if (name.includes("encoder") && !name.includes("decoder")) return encoder;
     if (name.includes("total")) return past + tokens;
     if (name.includes("past")) return past;
     if (/seq|len|token/.test(name)) return tokens;
-    return other + this.#names.size;
+    return undefined;
   }
+
+  /**
+   * Sizes whose names say nothing (torch.export writes `s77`, and one name for each input): the batch comes first, then what
+   * the input's own name tells.
+   */
+  #byPlace({ name }: ValueInfoProto, axis: number, rank: number): number | undefined {
+    const { batch, tokens, past, encoder } = this.probe;
+    const input = name.toLowerCase();
+    const first = rank === 1 ? 0 : 1;
+    if (axis < first) return batch;
+    if (input.includes("encoder") && !input.includes("decoder")) return encoder;
+    if (PAST.test(input)) return past;
+    if (axis > first) return undefined;
+    if (input.includes("mask")) return this.#cached ? past + tokens : tokens;
+    return /ids|position/.test(input) ? tokens : undefined;
+  }
+}
+
+/** Inputs that hold a cache. */
+const PAST = /past|cache_(key|value)|key_cache|value_cache/;
+
+/** Begins the name that a nameless size is given. */
+const NAMELESS = "?";
+
+/** Sizes of a value: numbers, names, or for nameless ones a name made of the value's own. */
+function symbolsOf({ name, type }: ValueInfoProto): (number | string)[] {
+  return (type?.tensorType?.shape?.dim ?? []).map(({ value }, axis) =>
+    value.case === "dimValue"
+      ? Number(value.value)
+      : value.case === "dimParam" && value.value !== ""
+      ? value.value
+      : `${NAMELESS}${name}.${axis}`
+  );
 }

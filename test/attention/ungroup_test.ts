@@ -1,0 +1,77 @@
+/** Grouped key and value heads at a stack rank below 4, where every query head needs its own: what can't be made so. */
+import { assertEquals, assertThrows } from "@std/assert/mod.js";
+import { extractWeights, findAttention, rewriteDense } from "../../src/attention/mod.ts";
+import { TuckerdError } from "../../src/errors.ts";
+import { withFields } from "../../src/onnx/codec.ts";
+import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
+import { makeNode } from "../../src/onnx/node.ts";
+import { assertNear, largestValue } from "../support/close.ts";
+import { factored } from "../support/factored.ts";
+import { oracleExports, oracleReference } from "../support/oracle.ts";
+import { randomBasis, seeded } from "../support/random_tucker.ts";
+import { testSeed } from "../support/seed.ts";
+import { TestSession } from "../support/session.ts";
+import {
+  projectOnto,
+  reconstruct,
+  type ReferenceTucker,
+  stackWeights,
+  unstackWeights,
+} from "../support/tucker_reference.ts";
+
+/** Llama with grouped queries, whose first layer takes the mean of all its keys away before it splits heads. */
+async function centredKeys(): Promise<OnnxModel> {
+  const original = await loadModel(oracleExports("llama-gqa").find(({ file }) => file === "onnx/model.onnx")!.path);
+  const graph = original.proto.graph!;
+  const projection = graph.node.find(({ name }) => /layers\.0\/self_attn\/k_proj\/MatMul$/.test(name))!;
+  const [keys] = projection.output as [string];
+  const nodes = [
+    withFields(projection, { output: ["keys.all"] }),
+    makeNode("ReduceMean", ["keys.all"], ["keys.mean"], { name: "mean", attributes: { axes: [-1n], keepdims: 1n } }),
+    makeNode("Sub", ["keys.all", "keys.mean"], [keys]),
+  ];
+  const node = graph.node.flatMap((each) => each === projection ? nodes : [each]);
+  return { ...original, proto: withFields(original.proto, { graph: withFields(graph, { node }) }) };
+}
+
+/** The first layer at random subspaces. */
+function projected(model: OnnxModel, r3: number, random: () => number): ReferenceTucker {
+  const { weights } = extractWeights(model, findAttention(model).blocks[0]!);
+  const { hiddenSize: d, headSize: h, heads } = weights;
+  const [u1, u2, u3] = [[d, d / 2], [h, h / 2], [4, r3]].map(([n, r]) => randomBasis(n!, r!, random)) as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
+  return projectOnto({ d, h, heads, data: stackWeights(weights) }, { u1, u2, u3 });
+}
+
+Deno.test("a norm over all grouped heads together is exact at stack rank 4, and refused below", async () => {
+  const seed = testSeed();
+  const random = seeded(seed);
+  const model = await centredKeys();
+  const { blocks, skipped } = findAttention(model);
+  assertEquals([blocks.length, blocks[0]!.keyValueHeads, skipped], [2, 2, []]);
+
+  const whole = projected(model, 4, random);
+  const dense = rewriteDense(model, new Map([[0, unstackWeights(reconstruct(whole), whole)]]));
+  const { model: rewritten, feeds } = factored(model, new Map([[0, whole]]));
+  await using denseSession = await TestSession.load(dense);
+  await using session = await TestSession.load(rewritten);
+  const { inputs } = oracleReference("llama-gqa").cases[0]!;
+  const expected = (await denseSession.run(inputs))["logits"]!.data;
+  const actual = (await session.run(inputs, feeds))["logits"]!.data;
+  assertNear(actual, expected, { atol: 1e-4 * largestValue(expected), rtol: 0, what: `seed ${seed}` });
+
+  const mixed = projected(model, 3, random);
+  const message = /^mean runs over all 2 key heads of .*Softmax together, so they can't become one for each query head/;
+  for (
+    const run of [
+      () => factored(model, new Map([[0, mixed]])),
+      () => rewriteDense(model, new Map([[0, unstackWeights(reconstruct(mixed), mixed)]])),
+    ]
+  ) {
+    const error = assertThrows(run, TuckerdError);
+    assertEquals(message.test(error.message), true, error.message);
+  }
+});
