@@ -145,6 +145,7 @@ const rules = new Map<string, Rule>([
   ["DynamicQuantizeMatMul", matmul],
   ["Gemm", gemm],
   ["MatMulNBits", matmulNBits],
+  ["MatMulBnb4", matmulNBits],
   ["Gather", gather],
   ["GatherElements", gatherElements],
   ["GatherND", gatherND],

@@ -1,6 +1,7 @@
 /**
- * Matrices of projections as files store them: plain, quantised per tensor or per column, or in blocks of a few bits
- * (com.microsoft.MatMulNBits). Quantised ones are read as the real numbers that they stand for.
+ * Matrices of projections as files store them: plain, quantised per tensor or per column, in blocks of a few bits
+ * (com.microsoft.MatMulNBits), or by the codes of bitsandbytes (com.microsoft.MatMulBnb4). Quantised ones are read as the real numbers
+ * that they stand for.
  *
  * @module
  */
@@ -23,7 +24,26 @@ export type StoredMatrix =
     readonly zeroPoints: string | undefined;
     readonly bits: number;
     readonly blockSize: number;
+  }
+  | {
+    readonly kind: "codes";
+    readonly name: string;
+    /** Largest magnitude of each block. */
+    readonly scales: string;
+    readonly code: keyof typeof CODES;
+    readonly blockSize: number;
   };
+
+/** What the 16 codes of bitsandbytes stand for, as shares of a block's largest magnitude (onnxruntime: blockwise_quant_block_bnb4.h). */
+const CODES = {
+  FP4: signed([0, 0.00520833333, 0.66666667, 1, 0.33333333, 0.5, 0.16666667, 0.25]),
+  NF4: [
+    ...[-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453],
+    ...[-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0],
+    ...[0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224],
+    ...[0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1],
+  ],
+} as const;
 
 /** Sizes of a matrix as it acts on row vectors. */
 export interface MatrixSizes {
@@ -57,6 +77,16 @@ export function readMatrix(
         ? undefined
         : constantArray(graph, stored.zeroPoints, folder).data;
       return readBlocks(data, { ...stored, scales, zeroPoints, rows, columns });
+    }
+    case "codes": {
+      const scales = constantArray(graph, stored.scales, folder).data;
+      const code = CODES[stored.code];
+      // The transposed matrix, row by row, two codes a byte, the first in the upper half; blocks run on over the ends of rows.
+      const numbers = Float32Array.from({ length: rows * columns }, (_, i) => {
+        const index = (data[i >> 1]! >> (i % 2 === 0 ? 4 : 0)) & 15;
+        return code[index]! * scales[Math.floor(i / stored.blockSize)]!;
+      });
+      return transposed(numbers, { rows: columns, columns: rows });
     }
   }
 }
@@ -100,4 +130,9 @@ function transposed(matrix: Float32Array, { rows, columns }: MatrixSizes): Float
     for (let c = 0; c < columns; c++) result[c * rows + r] = matrix[r * columns + c]!;
   }
   return result;
+}
+
+/** A code whose upper half stands for the negatives of the lower. */
+function signed(magnitudes: readonly number[]): readonly number[] {
+  return [...magnitudes, ...magnitudes.map((value) => -value)];
 }

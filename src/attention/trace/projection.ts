@@ -97,6 +97,20 @@ const matmulNBits: Reader = (graph, node, valueOf) => {
   };
 };
 
+const matmulBnb4: Reader = (graph, node, valueOf) => {
+  const [stream, name, scales] = node.input;
+  const code = (["FP4", "NF4"] as const)[intAttribute(node, "quant_type", 1)];
+  if (stream === undefined || name === undefined || scales === undefined || code === undefined) return undefined;
+  if (!valueOf(name).constant || intAttribute(node, "transB", 1) !== 1) return undefined;
+  return {
+    stream,
+    stored: { kind: "codes", name, scales, code, blockSize: intAttribute(node, "block_size", 64) },
+    elementType: elementTypeOf(graph, scales),
+    rows: intAttribute(node, "K", 0),
+    columns: intAttribute(node, "N", 0),
+  };
+};
+
 /**
  * Dynamic quantisation, which ends in a Mul:
  *
@@ -135,6 +149,7 @@ const readers: Readonly<Record<string, Reader>> = {
   "Mul": dynamic,
   "com.microsoft.FusedMatMul": fusedMatmul,
   "com.microsoft.MatMulNBits": matmulNBits,
+  "com.microsoft.MatMulBnb4": matmulBnb4,
 };
 
 function producerOf(graph: Graph, name: string | undefined, opType: string): NodeProto | undefined {

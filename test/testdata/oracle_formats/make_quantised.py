@@ -1,4 +1,4 @@
-"""Writes roberta/{uint8-dynamic,int4-qdq,int2-asym}: the oracle's RoBERTa quantised by ONNX Runtime's own tools, with references.
+"""Writes roberta/{uint8-dynamic,int4-qdq,int2-asym,bnb4}: the oracle's RoBERTa quantised by ONNX Runtime's own tools, with references.
 
 Interventions as in the other folders: the tensor [d, h, (Q, K, V, O), H] of the dequantised weights is decomposed by HOOI in float64
 (full SVDs, until the error stands still), and every projection of a chosen layer becomes a float MatMul with the reconstruction that
@@ -14,6 +14,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper, version_converter
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic
+from onnxruntime.quantization.matmul_bnb4_quantizer import MatMulBnb4Quantizer
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 HERE = Path(__file__).parent
@@ -27,6 +28,16 @@ def quantise(kind: str, path: Path) -> None:
         quantize_dynamic(SOURCE / "onnx/model.onnx", path, weight_type=QuantType.QUInt8)
         return
     model = onnx.load(SOURCE / "onnx-latest/model.onnx")
+    if kind == "bnb4":
+        # FP4 in layer 0, NF4 elsewhere.
+        first = [n.name for n in model.graph.node if "layer.0/" in n.name]
+        others = [n.name for n in model.graph.node if "layer.0/" not in n.name]
+        for quant_type, excluded in ((0, others), (1, first)):
+            quantiser = MatMulBnb4Quantizer(model, quant_type, 16, nodes_to_exclude=excluded)
+            quantiser.process()
+            model = quantiser.model.model
+        onnx.save(model, path)
+        return
     if kind == "int4-qdq":
         model = version_converter.convert_version(model, 21)  # the first whose DequantizeLinear knows blocks
     bits, layout = (4, QuantFormat.QDQ) if kind == "int4-qdq" else (2, QuantFormat.QOperator)
@@ -49,7 +60,7 @@ class Graph:
         """What a projection reads, the node that makes its result, and the matrix [in, out] that it stands for."""
         where = f"layer.{layer}/{place}/MatMul"
         node = next(n for n in self.model.graph.node
-                    if where in n.name and n.op_type in ("MatMul", "MatMulNBits", "MatMulInteger"))
+                    if where in n.name and n.op_type in ("MatMul", "MatMulNBits", "MatMulBnb4", "MatMulInteger"))
         if node.op_type == "MatMulInteger":
             quantise = self.producers[node.input[0]]
             last = self.readers(self.readers(node.output[0])[0].output[0])[0]
@@ -60,7 +71,7 @@ class Graph:
         if node.op_type == "MatMul":
             dequantise = self.producers[node.input[1]]
             return node.input[0], node, self.evaluate(dequantise)
-        identity = helper.make_node("MatMulNBits", ["eye", *node.input[1:]], ["out"], domain="com.microsoft")
+        identity = helper.make_node(node.op_type, ["eye", *node.input[1:]], ["out"], domain="com.microsoft")
         identity.attribute.extend(node.attribute)
         size = next(a.i for a in node.attribute if a.name == "K")
         return node.input[0], node, self.evaluate(identity, {"eye": np.eye(size, dtype=np.float32)})
@@ -139,7 +150,7 @@ def intervene(model: onnx.ModelProto, ranks: tuple[int, int, int], layers: list[
 
 def main() -> None:
     cases = [c for c in json.loads((SOURCE / "reference.json").read_text())["cases"] if c["name"] in ("single", "right-pad")]
-    for kind in ("uint8-dynamic", "int4-qdq", "int2-asym"):
+    for kind in ("uint8-dynamic", "int4-qdq", "int2-asym", "bnb4"):
         folder = HERE / "roberta" / kind
         folder.mkdir(parents=True, exist_ok=True)
         quantise(kind, folder / "model.onnx")
