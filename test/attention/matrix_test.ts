@@ -37,10 +37,21 @@ Deno.test("blocks of four bits: low half first, a scale and a zero point for eve
   const packed = bytes("w", [2, 2, 1], [0x3a, 0x0f, 0x81, 0x02]);
   const scales = floatTensor("scales", [4], Float32Array.of(1, 10, 0.5, 100));
   const sizes = { rows: 3, columns: 2, folder: "" };
-  const stored = { kind: "blocks", name: "w", scales: "scales", bits: 4, blockSize: 2 } as const;
+  const stored = {
+    kind: "blocks",
+    name: "w",
+    scales: "scales",
+    bits: 4,
+    blockSize: 2,
+    packedZeroPoints: true,
+  } as const;
   const middle = readMatrix(graphOf(packed, scales), { ...stored, zeroPoints: undefined }, sizes);
   assertEquals([...middle], [10 - 8, (1 - 8) / 2, 3 - 8, 0, (15 - 8) * 10, (2 - 8) * 100]);
   const zeros = bytes("zeros", [2], [0x43, 0x21]);
   const given = readMatrix(graphOf(packed, scales, zeros), { ...stored, zeroPoints: "zeros" }, sizes);
   assertEquals([...given], [10 - 3, (1 - 1) / 2, 3 - 3, (8 - 1) / 2, (15 - 4) * 10, (2 - 2) * 100]);
+  const real = floatTensor("zeros", [4], Float32Array.of(2.5, 4, 1, 0.5));
+  const own = { ...stored, zeroPoints: "zeros", packedZeroPoints: false };
+  const halves = readMatrix(graphOf(packed, scales, real), own, sizes);
+  assertEquals([...halves], [10 - 2.5, (1 - 1) / 2, 3 - 2.5, (8 - 1) / 2, (15 - 4) * 10, (2 - 0.5) * 100]);
 });

@@ -22,6 +22,8 @@ export type StoredMatrix =
     readonly name: string;
     readonly scales: string;
     readonly zeroPoints: string | undefined;
+    /** Whether they are integers of so many bits too, rather than real numbers. */
+    readonly packedZeroPoints: boolean;
     readonly bits: number;
     readonly blockSize: number;
   }
@@ -97,8 +99,9 @@ export function readMatrix(
  */
 function readBlocks(
   packed: ArrayLike<number>,
-  { bits, blockSize, scales, zeroPoints, rows, columns }: MatrixSizes & {
+  { bits, blockSize, scales, zeroPoints, packedZeroPoints, rows, columns }: MatrixSizes & {
     readonly bits: number;
+    readonly packedZeroPoints: boolean;
     readonly blockSize: number;
     readonly scales: ArrayLike<number>;
     readonly zeroPoints: ArrayLike<number> | undefined;
@@ -113,7 +116,11 @@ function readBlocks(
   const matrix = new Float32Array(rows * columns);
   for (let n = 0; n < columns; n++) {
     for (let block = 0; block < blocks; block++) {
-      const zero = zeroPoints === undefined ? 2 ** (bits - 1) : number(zeroPoints, n * zerosPerColumn, block);
+      const zero = zeroPoints === undefined
+        ? 2 ** (bits - 1)
+        : packedZeroPoints
+        ? number(zeroPoints, n * zerosPerColumn, block)
+        : zeroPoints[n * blocks + block]!;
       const scale = scales[n * blocks + block]!;
       const start = (n * blocks + block) * bytesPerBlock;
       for (let i = 0; i < blockSize && block * blockSize + i < rows; i++) {

@@ -77,17 +77,17 @@ const fusedMatmul: Reader = (graph, node, valueOf) => {
 const matmulNBits: Reader = (graph, node, valueOf) => {
   const [stream, name, scales, zeroPoints, groupIndex, bias] = node.input;
   const bits = intAttribute(node, "bits", 4);
-  // Reordered groups, real zero points and a bias of its own are newer options that no exporter of ours uses.
+  // Reordered groups and a bias of its own are newer options that no exporter of ours uses.
   if (stream === undefined || name === undefined || scales === undefined || groupIndex || bias) return undefined;
   if (!valueOf(name).constant || ![2, 4, 8].includes(bits)) return undefined;
-  if (zeroPoints && !valueOf(zeroPoints).integer) return undefined;
   return {
     stream,
     stored: {
       kind: "blocks",
       name,
       scales,
-      zeroPoints: zeroPoints === "" ? undefined : zeroPoints,
+      zeroPoints: zeroPoints || undefined,
+      packedZeroPoints: zeroPoints !== undefined && zeroPoints !== "" && valueOf(zeroPoints).integer,
       bits,
       blockSize: intAttribute(node, "block_size", 32),
     },

@@ -1,10 +1,10 @@
-"""Writes roberta/{uint8-dynamic,int4-qdq,int2-asym,bnb4}: the oracle's RoBERTa quantised by ONNX Runtime's own tools, with references.
+"""Writes roberta/{uint8-dynamic,int4-qdq,int2-asym,int4-hqq,bnb4}: the oracle's RoBERTa quantised by ONNX Runtime's own tools, with references.
 
 Interventions as in the other folders: the tensor [d, h, (Q, K, V, O), H] of the dequantised weights is decomposed by HOOI in float64
 (full SVDs, until the error stands still), and every projection of a chosen layer becomes a float MatMul with the reconstruction that
 reads what the file's own operator reads. Run by onnxruntime with graph optimisation off.
 
-Needs onnx, onnxruntime, numpy. Usage: make_quantised.py (writes beside itself)
+Needs onnx, onnxruntime, numpy, and torch for HQQ. Usage: make_quantised.py (writes beside itself)
 """
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper, version_converter
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_bnb4_quantizer import MatMulBnb4Quantizer
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+from onnxruntime.quantization.matmul_nbits_quantizer import HQQWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "oracle" / "roberta"
@@ -37,6 +37,12 @@ def quantise(kind: str, path: Path) -> None:
             quantiser.process()
             model = quantiser.model.model
         onnx.save(model, path)
+        return
+    if kind == "int4-hqq":  # its zero points are real numbers
+        config = HQQWeightOnlyQuantConfig(block_size=16, bits=4)
+        quantiser = MatMulNBitsQuantizer(model, algo_config=config)
+        quantiser.process()
+        onnx.save(quantiser.model.model, path)
         return
     if kind == "int4-qdq":
         model = version_converter.convert_version(model, 21)  # the first whose DequantizeLinear knows blocks
@@ -150,7 +156,7 @@ def intervene(model: onnx.ModelProto, ranks: tuple[int, int, int], layers: list[
 
 def main() -> None:
     cases = [c for c in json.loads((SOURCE / "reference.json").read_text())["cases"] if c["name"] in ("single", "right-pad")]
-    for kind in ("uint8-dynamic", "int4-qdq", "int2-asym", "bnb4"):
+    for kind in ("uint8-dynamic", "int4-qdq", "int2-asym", "int4-hqq", "bnb4"):
         folder = HERE / "roberta" / kind
         folder.mkdir(parents=True, exist_ok=True)
         quantise(kind, folder / "model.onnx")
