@@ -219,6 +219,7 @@ function describe(tracer: Tracer, sites: readonly [Site, ...Site[]], layer: numb
     headSize: query.headSize,
     ...(queryKey === undefined ? {} : { queryKeyExpandedBecause: queryKey }),
     ...(valueOutput === undefined ? {} : { valueOutputExpandedBecause: valueOutput }),
+    ...(sites.some(({ fused }) => fused?.oneHeadSize) ? { oneHeadSize: true } : {}),
     cacheNumbersPerToken: cached("key") + cached("value"),
     sites,
   };

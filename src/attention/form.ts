@@ -38,13 +38,17 @@ export function chooseForm(block: AttentionBlock, kind: FactorKind, options: For
     kind !== "low-rank" && !fullCache && because === undefined && parts.every((name) => chosen.includes(name))
       ? "reduced"
       : "expanded";
+  const queryKey = space(block.queryKeyExpandedBecause, ["query", "key"]);
+  const valueOutput = space(block.valueOutputExpandedBecause, ["value", "output"]);
+  // Only the shared subspace gives keys and values the same r2.
+  const apart = block.oneHeadSize && (kind !== "tucker4" || queryKey !== valueOutput);
   return {
     query: form("query"),
     key: form("key"),
     value: form("value"),
     output: form("output"),
-    queryKey: space(block.queryKeyExpandedBecause, ["query", "key"]),
-    valueOutput: space(block.valueOutputExpandedBecause, ["value", "output"]),
+    queryKey: apart ? "expanded" : queryKey,
+    valueOutput: apart ? "expanded" : valueOutput,
     keyValueHeads: kind === "tucker4" && options.r3 !== 4 ? block.heads : block.keyValueHeads,
   };
 }

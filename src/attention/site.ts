@@ -34,6 +34,12 @@ export interface FusedOperator {
   readonly scale: number;
   /** Whether it takes [batch, heads, positions, head size] instead of [batch, positions, heads · head size]. */
   readonly headsFirst: boolean;
+  /** Whether its first operand holds query, key and value, heads of one behind those of the other. */
+  readonly packed: boolean;
+  /** Whether keys and values must have heads of one size. */
+  readonly oneHeadSize: boolean;
+  /** Model inputs that it puts before the new keys and values, [B, G, positions, h]. */
+  readonly past: { readonly key: string | undefined; readonly value: string | undefined };
 }
 
 /** One attention computation, found in one graph. */

@@ -61,6 +61,8 @@ export interface AttentionBlock {
   readonly queryKeyExpandedBecause?: string;
   /** Undefined if value and output may run in r2 numbers per head; otherwise the reason. */
   readonly valueOutputExpandedBecause?: string;
+  /** Keys and values must have heads of one size: both run reduced, with the same r2, or neither does. */
+  readonly oneHeadSize?: true;
   /** Numbers of cache that the block keeps per token as it is in the file; 0 where the graph takes and gives none. */
   readonly cacheNumbersPerToken: number;
 }

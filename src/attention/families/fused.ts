@@ -6,18 +6,15 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import { floatAttribute, intAttribute, intsAttribute, type NodeProto, operatorOf } from "../../onnx/node.ts";
+import { intAttribute, intsAttribute, type NodeProto, operatorOf } from "../../onnx/node.ts";
 import { type HeadView, readHeads } from "../heads.ts";
-import { readOutput } from "../output.ts";
-import type { FusedOperator, SiteParts, Verdict } from "../site.ts";
-import { judgeSpaces } from "../space.ts";
+import type { Verdict } from "../site.ts";
 import { knownConstant } from "../trace/constants.ts";
 import { elementTypeOf, type Projection } from "../trace/projection.ts";
 import { pickElements, type Trace } from "../trace/trace.ts";
 import type { Tracer } from "../trace/tracer.ts";
 import { stridedIndex } from "../trace/value.ts";
-
-type Views = Record<"query" | "key" | "value", HeadView>;
+import { fusedSite, type FusedViews } from "./fused_site.ts";
 
 /** Judges one com.microsoft.Attention node. */
 export function findAtAttention(tracer: Tracer, graph: Graph, node: NodeProto): Verdict {
@@ -60,8 +57,18 @@ export function findAtAttention(tracer: Tracer, graph: Graph, node: NodeProto): 
     past: undefined,
   });
   const views = { query: view(0), key: view(1), value: view(2) };
-  const found = { graph, node, views, biases: [], mask: mask || undefined, attentionBias: attentionBias || undefined };
-  return finish(tracer, found, { past: undefined, headsFirst: false });
+  return fusedSite(tracer, {
+    graph,
+    node,
+    views,
+    biases: [],
+    mask: mask || undefined,
+    attentionBias: attentionBias || undefined,
+    headsFirst: false,
+    packed: false,
+    oneHeadSize: false,
+    past: { key: undefined, value: undefined },
+  });
 }
 
 /** Where an operator has its operands and attributes. */
@@ -72,7 +79,10 @@ interface Signature {
     readonly bias?: number;
     readonly mask: number;
     readonly attentionBias?: number;
+    /** Past key; the past value is the next one. */
     readonly past: number;
+    /** Inputs that say how the cache is to be read. */
+    readonly lookup?: readonly number[];
   };
 }
 
@@ -80,7 +90,7 @@ const SIGNATURES: Readonly<Record<string, Signature>> = {
   "com.microsoft.MultiHeadAttention": {
     heads: "num_heads",
     groups: "num_heads",
-    inputs: { bias: 3, mask: 4, attentionBias: 5, past: 6 },
+    inputs: { bias: 3, mask: 4, attentionBias: 5, past: 6, lookup: [8, 9] },
   },
   "com.microsoft.GroupQueryAttention": { heads: "num_heads", groups: "kv_num_heads", inputs: { mask: 5, past: 3 } },
   "Attention": { heads: "q_num_heads", groups: "kv_num_heads", inputs: { mask: 3, past: 4 } },
@@ -94,83 +104,56 @@ export function findAtOperator(tracer: Tracer, graph: Graph, node: NodeProto): V
   const { heads: headsName, groups: groupsName, inputs } = SIGNATURES[operatorOf(node)]!;
   const input = (index: number | undefined): string | undefined =>
     index === undefined ? undefined : node.input[index] || undefined;
-  const shape = tracer.value(graph, node.input[0]!).shape;
-  const headsFirst = shape?.length === 4;
-  const heads = headsFirst ? shape[1]! : intAttribute(node, headsName, 1);
+  const first = tracer.trace(graph, node.input[0]!);
+  if (first === undefined) return { reason: "the shape of its query isn't known" };
+  const headsFirst = first.shape.length === 4;
+  const heads = headsFirst ? first.shape[1]! : intAttribute(node, headsName, 1);
+  const groups = intAttribute(node, groupsName, heads);
   const bias = input(inputs.bias);
   const biases = bias === undefined ? [] : splitBias(tracer, graph, bias);
   if (biases === undefined) return { reason: "its bias isn't a constant" };
-  const views: Partial<Views> = {};
+  const packed = input(1) === undefined && input(2) === undefined && node.opType === "GroupQueryAttention";
+  const views: Partial<FusedViews> = {};
   for (const [part, name] of (["query", "key", "value"] as const).entries()) {
     const operand = input(part);
-    const trace = operand === undefined ? undefined : tracer.trace(graph, operand);
+    const trace = packed
+      ? packedPart(first, part, { heads, groups })
+      : operand === undefined
+      ? undefined
+      : tracer.trace(graph, operand);
     if (trace === undefined) return { reason: `its ${name} isn't given by itself, or its shape isn't known` };
-    const own = part === 0 ? heads : headsFirst ? trace.shape[1]! : intAttribute(node, groupsName, heads);
+    if (trace.shape.length !== first.shape.length) {
+      return { reason: `its ${name} has shape [${trace.shape}], its query [${first.shape}]` };
+    }
+    const own = part === 0 ? heads : headsFirst ? trace.shape[1]! : groups;
     const stacked = repeated(headsFirst ? trace : splitHeads(trace, { heads: own, bias: biases[part] }), heads);
     const view = readHeads(tracer, stacked, false);
     if (typeof view === "string") return { reason: `the ${name} can't be followed: ${view}` };
     views[name] = view;
   }
-  const mask = input(inputs.mask);
-  const attentionBias = input(inputs.attentionBias);
-  const found = { graph, node, views: views as Views, biases, mask, attentionBias };
-  return finish(tracer, found, { past: input(inputs.past), headsFirst });
-}
-
-interface Found {
-  readonly graph: Graph;
-  readonly node: NodeProto;
-  readonly views: Views;
-  /** Biases that the operator adds to its inputs. */
-  readonly biases: readonly Float32Array[];
-  readonly mask: string | undefined;
-  readonly attentionBias: string | undefined;
-}
-
-function finish(
-  tracer: Tracer,
-  { graph, node, views, biases, mask, attentionBias }: Found,
-  { past, headsFirst }: { readonly past: string | undefined; readonly headsFirst: boolean },
-): Verdict {
-  const { query, key, value } = views;
-  if (query.headSize !== value.headSize || key.projection.rows !== query.projection.rows) {
-    return { reason: "query, key and value have different sizes: they don't stack into one tensor" };
-  }
-  const context = node.output[0]!;
-  const output = readOutput(tracer, graph, { context, heads: query.heads, headSize: value.headSize });
-  if (typeof output === "string") return { reason: output };
-  const fused: FusedOperator = {
-    node,
-    biases,
-    mask,
-    attentionBias,
-    scale: floatAttribute(node, "scale", 0) || 1 / Math.sqrt(query.headSize),
-    headsFirst,
-  };
-  const parts: SiteParts = {
+  const lookup = inputs.lookup?.map(input).find((name) => name !== undefined);
+  if (lookup !== undefined) return { reason: `it reads its cache through ${lookup}` };
+  return fusedSite(tracer, {
     graph,
-    anchor: node,
-    ...views,
-    output,
-    scores: context,
-    probabilities: context,
-    context,
-    fused,
-  };
-  const capped = floatAttribute(node, "softcap", 0) > 0 ? "softcap" : undefined;
-  const judged = judgeSpaces(tracer, parts, { notAdditive: capped, rowSumBroken: undefined });
-  const inside = insideProblem(node, past);
-  const [, presentKey, presentValue] = node.output;
-  const present = { key: presentKey || undefined, value: presentValue || undefined };
-  if (inside === undefined) return { site: { ...parts, ...judged } };
-  return { site: { ...parts, present, queryKeyExpandedBecause: inside, valueOutputExpandedBecause: inside } };
+    node,
+    views: views as FusedViews,
+    biases,
+    mask: input(inputs.mask),
+    attentionBias: input(inputs.attentionBias),
+    headsFirst,
+    packed,
+    oneHeadSize: node.opType === "MultiHeadAttention" && input(inputs.past) !== undefined,
+    past: { key: input(inputs.past), value: input(inputs.past + 1) },
+  });
 }
 
-/** What an operator does inside that needs heads of full size. */
-function insideProblem(node: NodeProto, past: string | undefined): string | undefined {
-  if (past !== undefined || node.output[1]) return `${operatorOf(node)} keeps its cache itself, at full size`;
-  if (node.opType === "GroupQueryAttention") return "com.microsoft.GroupQueryAttention runs at full size only";
-  return node.output[3] ? `${operatorOf(node)} gives its scores out` : undefined;
+/** Query, key or value in a packed operand [batch, positions, (H + 2G)·h]. */
+function packedPart(trace: Trace, part: number, { heads, groups }: { heads: number; groups: number }): Trace {
+  const [batch, positions, width] = trace.shape as [number, number, number];
+  const h = width / (heads + 2 * groups);
+  const start = part === 0 ? 0 : (heads + (part - 1) * groups) * h;
+  const shape = [batch, positions, (part === 0 ? heads : groups) * h];
+  return pickElements(trace, shape, stridedIndex(shape, [positions * width, width, 1], start));
 }
 
 /** The three parts of a packed bias. */

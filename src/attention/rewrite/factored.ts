@@ -138,6 +138,9 @@ function checkForm(block: LocatedBlock, form: BlockForm): void {
       if (space === "reduced" && form[matrix] === "kept") refuse(`${matrix} is kept, but its space is reduced`);
     }
   }
+  const shared = form.key === "shared" && form.value === "shared";
+  const apart = form.queryKey !== form.valueOutput || (form.queryKey === "reduced" && !shared);
+  if (block.oneHeadSize && apart) refuse("its keys and values must have heads of one size");
   if (form.keyValueHeads !== block.heads && form.keyValueHeads !== block.keyValueHeads) {
     refuse(`${form.keyValueHeads} key and value heads are neither ${block.keyValueHeads} nor ${block.heads}`);
   }

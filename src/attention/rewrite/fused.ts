@@ -1,6 +1,9 @@
 /**
- * Fused operators in the rewritten graph: com.microsoft.MultiHeadAttention takes small queries, keys and values as they come
- * from the factors, with the original scale, so that the operator stays fused.
+ * Fused operators in the rewritten graph: com.microsoft.MultiHeadAttention and the standard's Attention take small queries, keys and
+ * values as they come from the factors, with the original scale, so that the operator stays fused, its cache included.
+ *
+ * Plain operators stay plain. Measured on the CPU with a 1024-wide decoder at (256,16,4), one thread: MultiHeadAttention in their
+ * place changes a prompt of 128 or 512 tokens by 2% at most, and makes decoding one token 5 to 14% slower.
  *
  * @module
  */
@@ -13,9 +16,10 @@ import type { FusedOperator } from "../site.ts";
 import type { BlockForm } from "../types.ts";
 import { extractColumns } from "../weights.ts";
 import { fullHeads } from "./expanded.ts";
-import { writeOutputFactors } from "./reduced.ts";
+import { smallCache, writeOutputFactors } from "./reduced.ts";
 import { retypeOutput } from "./retype.ts";
 import type { SiteWriter } from "./site_writer.ts";
+import { ungroupedOperand } from "./ungroup.ts";
 
 /** Rewrites a fused operator; expanded projections and outputs around it are written by `expanded.ts` as anywhere. */
 export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm): void {
@@ -26,10 +30,14 @@ export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm
   while (inputs.at(-1) === "") inputs.pop();
   const { node } = fused;
   const name = at.writer.fresh(`${node.name}.factored`);
-  const scale = Math.fround(at.site.query.scale * at.site.key.scale * fused.scale);
+  // Expanded operands are the graph's own, scaled already.
+  const before = form.queryKey === "reduced" ? at.site.query.scale * at.site.key.scale : 1;
+  const scale = Math.fround(before * fused.scale);
   const attributes = { ...attributesOf(at, fused, form), scale };
   const opType = node.domain === "com.microsoft" ? "MultiHeadAttention" : "Attention";
-  at.writer.put(at.graph, makeNode(opType, inputs, [context], { name, domain: node.domain, attributes }));
+  const outputs = [context, ...node.output.slice(1, 3)];
+  at.writer.put(at.graph, makeNode(opType, inputs, outputs, { name, domain: node.domain, attributes }));
+  retypeCache(at, fused, form);
   if (!reduced) return;
   const joined = fused.headsFirst
     ? at.reshape(at.transpose(context, [0, 2, 1, 3], "context.positions"), [0, 0, -1], { label: "context.joined" })
@@ -37,9 +45,12 @@ export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm
   writeOutputFactors(at, form, joined);
 }
 
-/** What stands behind query, key and value: bias, mask and additive bias, or the standard operator's mask. */
-function otherInputs({ node, mask, attentionBias }: FusedOperator): string[] {
-  return node.domain === "com.microsoft" ? ["", mask ?? "", attentionBias ?? ""] : [mask ?? ""];
+/** What stands behind query, key and value: bias, mask, additive bias and past, or the standard operator's mask, past and lengths. */
+function otherInputs({ node, mask, attentionBias, past }: FusedOperator): string[] {
+  const cache = [past.key ?? "", past.value ?? ""];
+  return node.domain === "com.microsoft"
+    ? ["", mask ?? "", attentionBias ?? "", ...cache]
+    : [mask ?? "", ...cache, node.input[6] ?? ""];
 }
 
 function attributesOf(
@@ -55,47 +66,78 @@ function attributesOf(
       unidirectional: BigInt(intAttribute(node, "unidirectional", 0)),
     };
   }
+  const precision = intAttribute(node, "softmax_precision", 0);
   return {
     is_causal: BigInt(intAttribute(node, "is_causal", 0)),
     softcap: floatAttribute(node, "softcap", 0),
+    ...(precision === 0 ? {} : { softmax_precision: BigInt(precision) }),
     ...(headsFirst ? {} : { q_num_heads: heads, kv_num_heads: BigInt(form.keyValueHeads) }),
   };
+}
+
+/** The cache of an operator that keeps one holds the heads that run, in r2 numbers of what is reduced. */
+function retypeCache(at: SiteWriter, { past }: FusedOperator, form: BlockForm): void {
+  for (const name of ["key", "value"] as const) {
+    const reduced = (name === "value" ? form.valueOutput : form.queryKey) === "reduced";
+    const change = <T extends Parameters<typeof withDimension>[0]>(info: T): T =>
+      reduced ? smallCache(info, at.slot(`${name}.b`)) : withDimension(info, 1, form.keyValueHeads) as T;
+    const [input, output] = [past[name], at.site.present[name]];
+    if (input !== undefined) at.writer.retype(at.graph.scopeOf(input)!, change(at.graph.input(input)!));
+    if (output !== undefined) retypeOutput(at, output, change);
+  }
 }
 
 /**
  * Gives a grouped operator a key and a value head for every query head, from factors of that many: the same operator with
  * other inputs and another head count. Its cache then holds as many heads.
  *
- * @throws TuckerdError "unsupported" if something stands between projection and operator, or heads come first.
+ * @throws TuckerdError "unsupported" if query, key and value come packed and something stands between projection and operator.
  */
 export function writeUngroupedOperator(at: SiteWriter, fused: FusedOperator, form: BlockForm): void {
-  const { node } = fused;
+  const { node, packed } = fused;
+  const query = packed ? packedQuery(at, form) : node.input[0]!;
   const [key, value] = [manyHeads(at, form, "key"), manyHeads(at, form, "value")];
-  const { heads } = at.site.query;
-  for (const past of node.input.filter((input) => at.graph.input(input)?.type?.tensorType?.shape?.dim.length === 4)) {
-    at.writer.retype(at.graph.scopeOf(past)!, withDimension(at.graph.input(past)!, 1, heads));
-  }
-  for (const present of node.output.slice(1, 3)) {
-    if (present !== "") retypeOutput(at, present, (info) => withDimension(info, 1, heads));
-  }
+  retypeCache(at, fused, form);
   const attribute = node.attribute.map((entry) =>
-    entry.name === "kv_num_heads" ? withFields(entry, { i: BigInt(heads) }) : entry
+    entry.name === "kv_num_heads" ? withFields(entry, { i: BigInt(at.site.query.heads) }) : entry
   );
-  at.writer.put(at.graph, withFields(node, { input: node.input.with(1, key).with(2, value), attribute }));
+  at.writer.put(
+    at.graph,
+    withFields(node, { input: node.input.with(0, query).with(1, key).with(2, value), attribute }),
+  );
 }
 
-/** All H heads of a grouped key or value, as the operator takes them: with the bias and scale that stand before it. */
+/** All H heads of a grouped key or value, as the operator takes them. */
 function manyHeads(at: SiteWriter, form: BlockForm, name: "key" | "value"): string {
+  const { packed, node } = at.site.fused!;
+  if (!packed) return ungroupedOperand(at, form, { name, operand: node.input[name === "key" ? 1 : 2]! });
+  return withBias(at, name, exactHeads(at, name, () => fullHeads(at, form, name)));
+}
+
+/** The query of a packed operand by itself. */
+function packedQuery(at: SiteWriter, form: BlockForm): string {
+  if (form.query !== "kept") return withBias(at, "query", exactHeads(at, "query", () => fullHeads(at, form, "query")));
+  const { heads, headSize } = at.site.query;
+  const index = at.writer.integers(Array.from({ length: heads * headSize }, (_, i) => i));
+  return at.node("Gather", [at.site.fused!.node.input[0]!, index], { label: "query", attributes: { axis: -1n } });
+}
+
+/** Heads through factors, with the scale that stands behind the projection. */
+function exactHeads(at: SiteWriter, name: "query" | "key" | "value", full: () => string): string {
   const view = at.site[name];
-  const { node, headsFirst } = at.site.fused!;
-  if (headsFirst || view.inexact !== undefined) {
-    const why = view.inexact ?? "come first in its inputs";
+  if (view.inexact !== undefined) {
     throw new TuckerdError(
       "unsupported",
-      `the ${name} heads of ${node.name || node.output[0]} run in groups, and ${why}: keep the stack rank at 4`,
+      `the ${name} heads of ${at.site.anchor.name || at.site.context} come packed, and ${view.inexact}: ` +
+        `keep the stack rank at 4`,
     );
   }
-  const full = at.scaled(fullHeads(at, form, name), view.scale, `${name}.scale`);
+  return at.scaled(full(), view.scale, `${name}.scale`);
+}
+
+/** Adds what the graph adds to a projection of a packed operand. */
+function withBias(at: SiteWriter, name: "query" | "key" | "value", full: string): string {
+  const view = at.site[name];
   if (view.bias === undefined) return full;
   const bias = view.bias.map((number) => number * view.scale);
   return at.node("Add", [full, constant(at, { label: `${name}.bias`, values: bias })], { label: `${name}.full` });

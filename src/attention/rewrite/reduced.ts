@@ -95,7 +95,7 @@ function cached(at: SiteWriter, name: "key" | "value", form: BlockForm): string 
 }
 
 /** The type of a cache of G heads of ρ numbers, both taken from the width G·ρ of the projection's last factor. */
-function smallCache<T extends Parameters<typeof withDimension>[0]>(info: T, slot: FactorSlot): T {
+export function smallCache<T extends Parameters<typeof withDimension>[0]>(info: T, slot: FactorSlot): T {
   const [groups, rank] = String(slot.shape.at(-1)).split("*");
   return withDimension(withDimension(info, 1, Number(groups)), 3, rank ?? `${slot.name}.size`) as T;
 }

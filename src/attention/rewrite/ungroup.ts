@@ -38,7 +38,6 @@ interface Repetition {
 export function writeUngrouped(at: SiteWriter, form: BlockForm, name: "key" | "value"): void {
   const view = at.site[name];
   const groups = at.groups(view);
-  const repeats = view.heads / groups;
   const path = pathOf(at, view, name);
   const repetition = repetitionOf(at, view, path);
   if (repetition === undefined) {
@@ -50,7 +49,48 @@ export function writeUngrouped(at: SiteWriter, form: BlockForm, name: "key" | "v
     );
   }
   const { before, after } = repetition;
-  const between = nodesBetween(at, view.projection.node.output[0]!, before);
+  const { between, copies } = copiesOf(at, form, { name, before });
+  const outputs = between.flatMap((node) => node.output).filter((output) => at.graph.isOutput(output));
+  for (const output of outputs) {
+    interleave(at, copies, { value: output, output, groups, view });
+    retypeOutput(at, output, (info) => withDimension(info, 1, view.heads));
+  }
+  if (!outputs.includes(after)) interleave(at, copies, { value: before, output: after, groups, view });
+}
+
+/**
+ * The operand of a grouped operator, [batch, positions, G·h] or [batch, G, positions, h], with H heads from factors of that many. What
+ * follows the projection (bias, norm, rotation) is written once for each repeat.
+ */
+export function ungroupedOperand(
+  at: SiteWriter,
+  form: BlockForm,
+  { name, operand }: { readonly name: "key" | "value"; readonly operand: string },
+): string {
+  const { headSize, heads } = at.site[name];
+  const groups = at.groups(at.site[name]);
+  const headsFirst = at.rank(operand) === 4;
+  const split = headsFirst ? [0, groups, 1, -1, headSize] : [0, 0, groups, 1, headSize];
+  const parts = copiesOf(at, form, { name, before: operand }).copies.map((names) =>
+    at.reshape(names.get(operand)!, split, { label: `${name}.repeat` })
+  );
+  const attributes = { axis: headsFirst ? 2n : 3n };
+  const stacked = at.node("Concat", parts, { label: `${name}.repeats`, attributes });
+  const joined = headsFirst ? [0, heads, -1, headSize] : [0, 0, heads * headSize];
+  return at.reshape(stacked, joined, { label: `${name}.full` });
+}
+
+/** What stands between the projection and `before`, and its copies for each repeat: new names by old ones. */
+function copiesOf(
+  at: SiteWriter,
+  form: BlockForm,
+  { name, before }: { readonly name: "key" | "value"; readonly before: string },
+): { readonly between: readonly NodeProto[]; readonly copies: readonly ReadonlyMap<string, string>[] } {
+  const view = at.site[name];
+  const groups = at.groups(view);
+  const repeats = view.heads / groups;
+  const first = view.projection.node.output[0]!;
+  const between = nodesBetween(at, first, before);
   const mixing = between.find((node) => mixesHeads(at, node, groups * view.headSize));
   if (mixing !== undefined) {
     throw new TuckerdError(
@@ -60,17 +100,11 @@ export function writeUngrouped(at: SiteWriter, form: BlockForm, name: "key" | "v
     );
   }
   const all = fullHeads(at, form, name);
-  const copies: ReadonlyMap<string, string>[] = [];
-  for (let r = 0; r < repeats; r++) {
-    const projected = placedProjection(at, view, { all, repeat: r, repeats, label: `${name}.${r}` });
-    copies.push(copyNodes(at, between, { made: [view.projection.node.output[0]!, projected], repeats, repeat: r }));
-  }
-  const outputs = between.flatMap((node) => node.output).filter((output) => at.graph.isOutput(output));
-  for (const output of outputs) {
-    interleave(at, copies, { value: output, output, groups, view });
-    retypeOutput(at, output, (info) => withDimension(info, 1, view.heads));
-  }
-  if (!outputs.includes(after)) interleave(at, copies, { value: before, output: after, groups, view });
+  const copies = Array.from({ length: repeats }, (_, repeat) => {
+    const projected = placedProjection(at, view, { all, repeat, repeats, label: `${name}.${repeat}` });
+    return copyNodes(at, between, { made: [first, projected], repeats, repeat });
+  });
+  return { between, copies };
 }
 
 /** Whether a norm is taken over the joined heads of a projection: a copy for each repeat would take other ones. */

@@ -1,0 +1,92 @@
+/**
+ * What of a fused operator may run in the small space.
+ *
+ * MultiHeadAttention and the standard's Attention take value heads of another size than key heads, in their caches too, so they
+ * run in the small space as they are; only a MultiHeadAttention with a cache wants one size for both. GroupQueryAttention stays at full size.
+ *
+ * @module
+ */
+import type { Graph } from "../../onnx/graph.ts";
+import { floatAttribute, intAttribute, type NodeProto, operatorOf } from "../../onnx/node.ts";
+import type { HeadView } from "../heads.ts";
+import { readOutput } from "../output.ts";
+import type { FusedOperator, SiteParts, Verdict } from "../site.ts";
+import { judgeSpaces } from "../space.ts";
+import type { Tracer } from "../trace/tracer.ts";
+
+/** The operands of an operator. */
+export type FusedViews = Record<"query" | "key" | "value", HeadView>;
+
+/** An operator whose operands could be followed. */
+export interface FoundOperator extends Omit<FusedOperator, "scale"> {
+  readonly graph: Graph;
+  readonly views: FusedViews;
+}
+
+/** The site of an operator whose output is projected too, or the reason why there is none. */
+export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOperator): Verdict {
+  const { node } = operator;
+  const { query, key, value } = views;
+  if (query.headSize !== value.headSize || key.projection.rows !== query.projection.rows) {
+    return { reason: "query, key and value have different sizes: they don't stack into one tensor" };
+  }
+  const context = node.output[0]!;
+  const output = readOutput(tracer, graph, { context, heads: query.heads, headSize: value.headSize });
+  if (typeof output === "string") return { reason: output };
+  const fused = { ...operator, scale: floatAttribute(node, "scale", 0) || 1 / Math.sqrt(query.headSize) };
+  const parts: SiteParts = {
+    graph,
+    anchor: node,
+    ...views,
+    output,
+    scores: context,
+    probabilities: context,
+    context,
+    fused,
+  };
+  const capped = floatAttribute(node, "softcap", 0) > 0 ? "softcap" : undefined;
+  const judged = judgeSpaces(tracer, parts, { notAdditive: capped, rowSumBroken: undefined });
+  const [, presentKey, presentValue] = node.output;
+  const present = { key: presentKey || judged.present.key, value: presentValue || judged.present.value };
+  const inside = insideProblem(graph, fused);
+  const { queryKeyExpandedBecause: queryKey, valueOutputExpandedBecause: valueOutput } = judged;
+  const together = fused.oneHeadSize ? togetherProblem(node, queryKey ?? valueOutput) : undefined;
+  return {
+    site: {
+      ...parts,
+      present,
+      queryKeyExpandedBecause: inside ?? queryKey ?? together,
+      valueOutputExpandedBecause: inside ?? valueOutput ?? together,
+    },
+  };
+}
+
+/** Where one pair can't run reduced, and the operator takes key and value heads of one size. */
+function togetherProblem(node: NodeProto, other: string | undefined): string | undefined {
+  return other && `${operatorOf(node)} takes key and value heads of one size, and ${other}`;
+}
+
+/** What an operator does inside that needs heads of full size. */
+function insideProblem(graph: Graph, { node, past }: FusedOperator): string | undefined {
+  if (node.opType === "GroupQueryAttention") {
+    return intAttribute(node, "do_rotary", 0) === 1
+      ? `${operatorOf(node)} rotates inside, at full size`
+      : `${operatorOf(node)} takes head sizes in multiples of 8, and a rank is any number`;
+  }
+  if (node.output[3]) return `${operatorOf(node)} gives its scores out`;
+  for (const name of [past.key, past.value]) {
+    if (name === undefined) continue;
+    if (graph.input(name)?.type?.tensorType?.shape?.dim.length !== 4) {
+      return `its past ${name} isn't an input of the model with four dimensions`;
+    }
+    if (graph.uses(name).some((use) => use.node !== node && use.node.opType !== "Shape")) {
+      return `its past ${name} is read elsewhere too`;
+    }
+  }
+  for (const name of node.output.slice(1, 3)) {
+    if (name !== "" && (!graph.isOutput(name) || graph.uses(name).some((use) => use.node.opType !== "Shape"))) {
+      return `its present ${name} isn't just an output of the model`;
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,52 @@
+/**
+ * Fused operators with rotary embedding inside or before them, with caches and grouped queries: GroupQueryAttention (separate and
+ * packed), MultiHeadAttention, and the standard's Attention in both layouts, against Hugging Face's outputs.
+ */
+import { assertEquals, assertMatch } from "@std/assert/mod.js";
+import { findAttention } from "../../src/attention/mod.ts";
+import { loadModel } from "../../src/onnx/model.ts";
+import { Conformance } from "../support/conformance.ts";
+import type { OracleExport } from "../support/oracle.ts";
+
+/** Graphs by model, with what keeps queries and keys, and values and outputs from running reduced. */
+const GRAPHS: readonly (readonly [model: string, form: string, queryKey: RegExp, valueOutput: RegExp | undefined])[] = [
+  ["llama", "multi_head", /^query: com.microsoft.RotaryEmbedding/, /heads of one size, and query: .*RotaryEmbedding/],
+  ["llama-gqa", "attention", /^query: RotaryEmbedding/, undefined],
+  ["qwen3", "attention_heads", /^query: RMSNormalization/, undefined],
+  ["llama-16", "group_query", /rotates inside/, /rotates inside/],
+  ["llama-16", "group_query_packed", /rotates inside/, /rotates inside/],
+  ["qwen3-16", "group_query", /rotates inside/, /rotates inside/],
+];
+
+for (const [model, form, queryKey, valueOutput] of GRAPHS) {
+  const oracle = new Conformance(model);
+  const path = new URL(`../testdata/fused/${model}/${form}.onnx`, import.meta.url).pathname;
+  const exported: OracleExport = { model, file: `past/${form}`, path };
+  const at = `${model}/${form}`;
+
+  Deno.test(`${at}: every block is found with its weights, and what must run expanded`, async () => {
+    await oracle.checkFound(exported);
+    for (const block of findAttention(await loadModel(path)).blocks) {
+      assertMatch(block.queryKeyExpandedBecause!, queryKey);
+      if (valueOutput === undefined) assertEquals(block.valueOutputExpandedBecause, undefined);
+      else assertMatch(block.valueOutputExpandedBecause!, valueOutput);
+      assertEquals(block.cacheNumbersPerToken, 2 * block.keyValueHeads * block.headSize);
+    }
+  });
+
+  Deno.test(`${at}: factors at full ranks give the original outputs, and leave none of the original matrices`, async () => {
+    await oracle.checkFullRanks(exported);
+    await oracle.checkReplaced(exported, "full");
+    await oracle.checkReplaced(exported, "compressed");
+  });
+
+  Deno.test(`${at}: interventions, factored and dense, give their outputs`, async () => {
+    await oracle.checkInterventions(exported, "factored");
+    await oracle.checkInterventions(exported, "dense");
+  });
+
+  Deno.test(`${at}: greedy tokens after interventions, with full and compressed caches`, async () => {
+    await oracle.checkGreedy(exported, "full");
+    await oracle.checkGreedy(exported, "compressed");
+  });
+}
