@@ -5,23 +5,29 @@
  * @module
  */
 
-/** Precisions, the most exact first; what transformers.js calls `q8` is `_quantized`. */
-const precisions = [
-  "",
-  "_fp16",
-  "_quantized",
-  "_int8",
-  "_uint8",
-  "_q8",
-  "_q4",
-  "_q4f16",
-  "_int4",
-  "_bnb4",
-  "_q2",
-  "_q2f16",
-  "_q1",
-  "_q1f16",
-];
+/** Precisions by transformers.js' names, the most exact first, with what file names end in. */
+const endings = {
+  fp32: [""],
+  fp16: ["_fp16"],
+  q8: ["_quantized", "_q8"],
+  int8: ["_int8"],
+  uint8: ["_uint8"],
+  q4: ["_q4"],
+  q4f16: ["_q4f16"],
+  int4: ["_int4"],
+  bnb4: ["_bnb4"],
+  q2: ["_q2"],
+  q2f16: ["_q2f16"],
+  q1: ["_q1"],
+  q1f16: ["_q1f16"],
+} as const;
+
+/** A precision in which a model may be kept. */
+export type Precision = keyof typeof endings;
+
+/** All of them, the most exact first. */
+export const PRECISIONS = Object.keys(endings) as readonly Precision[];
+
 const folders = ["onnx/", ""];
 
 /** A decoder that runs with and without a past. */
@@ -48,19 +54,21 @@ const partForms: readonly (readonly string[])[] = [
  * calls.
  *
  * @param paths relative to the model's folder; others than these names are passed over
- * @param options `everyDecoder`: all forms of the decoder that are there
+ * @param options `everyDecoder`: all forms of the decoder that are there; `precision`: only files of that one
  * @returns none where no name is known
  */
 export function chooseGraphs(
   paths: readonly string[],
-  options: { readonly everyDecoder?: boolean } = {},
+  options: { readonly everyDecoder?: boolean; readonly precision?: Precision | undefined } = {},
 ): readonly string[] {
   const there = new Set(paths);
+  const allowed = options.precision === undefined ? PRECISIONS : [options.precision];
+  const precisions = allowed.flatMap((precision): readonly string[] => endings[precision]);
   const name = (folder: string, form: string, precision: string): string => `${folder}${form}${precision}.onnx`;
   /** Forms of each part that a folder has in one of these precisions. */
-  const partsIn = (folder: string, allowed: readonly string[]): string[][] =>
+  const partsIn = (folder: string, among: readonly string[]): string[][] =>
     partForms.map((forms) =>
-      forms.filter((form) => allowed.some((precision) => there.has(name(folder, form, precision))))
+      forms.filter((form) => among.some((precision) => there.has(name(folder, form, precision))))
     ).filter((forms) => forms.length > 0);
   const decoders = (forms: readonly string[]): readonly string[] =>
     forms.includes(mergedDecoder) && options.everyDecoder !== true ? [mergedDecoder] : forms;

@@ -97,7 +97,7 @@ export const OPTIONS = {
     schema: text.refine((model) => !isHubModel(model) || parseHubModel(model) !== undefined, HUB_MODEL_RULE),
     help:
       "Model folder in the Hugging Face layout (config.json, tokenizer.json, onnx/model.onnx, or an encoder and a decoder), an .onnx file, or " +
-      "hf:owner/name[@revision][:file.onnx], which is fetched into the Hugging Face cache (HF_HOME, HF_TOKEN, HF_ENDPOINT " +
+      "hf:owner/name[@revision][:file.onnx|:precision], which is fetched into the Hugging Face cache (HF_HOME, HF_TOKEN, HF_ENDPOINT " +
       "and HF_HUB_OFFLINE are honoured).",
     defaultText: "the embedded model",
     tasks: all,

@@ -14,8 +14,9 @@ export interface HubRequestContext {
 }
 
 /** A model as the user writes it, at a revision or commit. */
-export function spelled({ repository, revision, file }: HubModel): string {
-  return `hf:${repository}@${revision}${file === undefined ? "" : `:${file}`}`;
+export function spelled({ repository, revision, file, precision }: HubModel): string {
+  const choice = file ?? precision;
+  return `hf:${repository}@${revision}${choice === undefined ? "" : `:${choice}`}`;
 }
 
 /**

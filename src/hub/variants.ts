@@ -36,8 +36,16 @@ export function chooseVariant(files: readonly RepositoryFile[], model: HubModel)
       fields,
     });
   }
-  const chosen = chooseGraphs(variants);
+  const { precision } = model;
+  const chosen = chooseGraphs(variants, { precision });
   if (chosen.length > 0) return chosen;
+  if (precision !== undefined) {
+    throw new TuckerdError(
+      "not-found",
+      `${spelled(model)}: no ONNX file is of the precision ${precision} by its name; ${choice}: ${list(variants)}`,
+      { fields },
+    );
+  }
   if (variants.length === 1) return variants;
   throw new TuckerdError(
     "unsupported",

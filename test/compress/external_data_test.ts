@@ -1,11 +1,15 @@
 /** Models with external data: what is served and what is written refers to the data that it uses, and to no more. */
 import { assert, assertEquals, assertRejects } from "@std/assert/mod.js";
+import { concat } from "@std/bytes/mod.js";
 import { dirname } from "node:path";
 import { resolveOptions } from "../../src/compress/options.ts";
 import { writeModelFolder } from "../../src/compress/write_folder.ts";
 import { TuckerdError } from "../../src/errors.ts";
-import { externalLocation } from "../../src/onnx/external.ts";
-import { externalTensors, loadModel } from "../../src/onnx/model.ts";
+import { withFields } from "../../src/onnx/codec.ts";
+import { externalTensor } from "../../src/onnx/data_files.ts";
+import { externalLocation, readExternal } from "../../src/onnx/external.ts";
+import { encodeModel, externalTensors, loadModel } from "../../src/onnx/model.ts";
+import { byteSizeOf } from "../../src/onnx/tensor.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { openTestCompressor } from "../support/compressors.ts";
 import { nestedNumbers, oracleFormats, oracleReference, oracleTucker } from "../support/oracle.ts";
@@ -103,4 +107,45 @@ async function listing(folder: string): Promise<Record<string, unknown>> {
     files[name] = [size, mtime, ino];
   }
   return files;
+}
+
+for (const name of ["bert/int4-sym", "llama-gqa/fp16"]) {
+  Deno.test(`${name} in external data: its half ranks give its reference outputs, and the rest stays as it was`, async () => {
+    const format = oracleFormats().find(({ model, format }) => `${model}/${format}` === name)!;
+    const folder = await Deno.makeTempDir();
+    const model = await loadModel(format.path);
+    const location = "weights of 4 or 16 bits.bin";
+    const pieces: Uint8Array[] = [];
+    let offset = 0;
+    const initializer = model.proto.graph!.initializer.map((tensor) => {
+      if (tensor.rawData.byteLength < 64) return tensor;
+      const moved = externalTensor(tensor, { location, offset });
+      pieces.push(tensor.rawData);
+      offset += tensor.rawData.byteLength;
+      return moved;
+    });
+    await Deno.writeFile(`${folder}/${location}`, concat(pieces));
+    const proto = withFields(model.proto, { graph: withFields(model.proto.graph!, { initializer }) });
+    await Deno.writeFile(`${folder}/model.onnx`, encodeModel({ ...model, proto }));
+
+    await using opened = await openTestCompressor(`${folder}/model.onnx`);
+    const { ranks, cases } = format.interventions.find(({ name }) => name === "half-all-layers")!;
+    const out = `${folder}/out`;
+    await writeModelFolder(opened.compressor, resolveOptions({ ranks }), { out, execution: "factored" });
+    const written = await loadModel(`${out}/onnx/model.onnx`);
+    const left = [...externalTensors(written)].filter((tensor) => externalLocation(tensor, "").location === location);
+    assert(left.length > 0 && left.length < pieces.length, `${left.length} of ${pieces.length} tensors are left`);
+    const before = new Map(model.proto.graph!.initializer.map((tensor) => [tensor.name, tensor.rawData]));
+    for (const tensor of left) {
+      const actual = readExternal(externalLocation(tensor, written.folder), byteSizeOf(tensor));
+      assertEquals(actual, new Uint8Array(before.get(tensor.name)!), tensor.name);
+    }
+    await using session = await TestSession.load({ path: `${out}/onnx/model.onnx` });
+    const { inputs } = format.reference.cases.find(({ name }) => name === "single")!;
+    const results = await session.run(inputs);
+    for (const [output, nested] of Object.entries(cases.find(({ name }) => name === "single")!.outputs)) {
+      assertNear(results[output]!.data, nestedNumbers(nested), { ...format.reference.tolerance, what: output });
+    }
+    await Deno.remove(folder, { recursive: true });
+  });
 }

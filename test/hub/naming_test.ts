@@ -18,6 +18,8 @@ Deno.test("names of models, as the contract writes them", () => {
     ["hf:owner/name@refs/pr/3", { ...main, revision: "refs/pr/3" }],
     [`hf:owner/name@${commit}:model.onnx`, { ...main, revision: commit, file: "model.onnx" }],
     ["hf:owner/name:onnx/model_q4.onnx", { ...main, file: "onnx/model_q4.onnx" }],
+    ["hf:owner/name:q4f16", { ...main, precision: "q4f16" }],
+    ["hf:owner/name@v1.0:fp32", { ...main, revision: "v1.0", precision: "fp32" }],
     ["hf:Owner-1/na_me.v2", { ...main, repository: "Owner-1/na_me.v2" }],
   ];
   for (const [name, parsed] of names) assertEquals(parseHubModel(name), parsed, name);
@@ -32,6 +34,8 @@ Deno.test("other spellings are wrong usage, with the form", () => {
     "hf:owner/name@",
     "hf:owner/name:",
     "hf:owner/name:model.safetensors",
+    "hf:owner/name:q3",
+    "hf:owner/name:onnx/q4",
     "hf:owner/name:../model.onnx",
     "hf:owner/name:/model.onnx",
     "hf:owner/name@../main",
@@ -146,6 +150,25 @@ Deno.test("an encoder and a decoder, or other parts, are taken together, in the 
     chooseGraphs(onnx(["encoder_model", "decoder_model_merged", "decoder_model"]), { everyDecoder: true }),
     onnx(["encoder_model", "decoder_model_merged", "decoder_model"]),
   );
+});
+
+Deno.test("a precision takes all files of it", () => {
+  const files = named(
+    ...["model", "model_q4", "model_quantized"].map((name) => `onnx/${name}.onnx`),
+    ...["encoder_model_q4f16", "decoder_model_merged_q4f16", "decoder_model_q4f16"].map((name) => `onnx/${name}.onnx`),
+  );
+  assertEquals(chooseVariant(files, { ...model, precision: "q8" }), ["onnx/model_quantized.onnx"]);
+  assertEquals(chooseVariant(files, { ...model, precision: "fp32" }), ["onnx/model.onnx"]);
+  assertEquals(chooseVariant(files, { ...model, precision: "q4f16" }), [
+    "onnx/encoder_model_q4f16.onnx",
+    "onnx/decoder_model_merged_q4f16.onnx",
+  ]);
+  const missing = assertThrows(
+    () => chooseVariant(files, { ...model, precision: "bnb4" }),
+    TuckerdError,
+    "precision bnb4",
+  );
+  assertEquals(missing.kind, "not-found");
 });
 
 Deno.test("unknown names are refused with the variants; a named file is taken", () => {

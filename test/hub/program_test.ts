@@ -132,11 +132,10 @@ Deno.test("an encoder and a decoder are fetched and compressed together, and not
   bench.hub.commit("test/pair", {
     "config.json": await Deno.readFile(`${t5}config.json`),
     "onnx/encoder_model.onnx": await graph("encoder_model"),
-    "onnx/encoder_model_quantized.onnx": merged,
+    "onnx/encoder_model_quantized.onnx": await graph("decoder_model"),
     "onnx/decoder_model.onnx": await graph("decoder_model"),
-    "onnx/decoder_with_past_model.onnx": await graph("decoder_with_past_model"),
     "onnx/decoder_model_merged.onnx": merged,
-    "onnx/decoder_model_merged_quantized.onnx": merged,
+    "onnx/decoder_model_merged_quantized.onnx": await graph("decoder_with_past_model"),
   });
   const env = variables(bench);
   const out = `${bench.cacheFolder}/out`;
@@ -152,6 +151,11 @@ Deno.test("an encoder and a decoder are fetched and compressed together, and not
   const written = [...Deno.readDirSync(`${out}/onnx`)].map(({ name, isSymlink }) => [name, isSymlink]).sort();
   assertEquals(written, [["decoder_model_merged.onnx", false], ["encoder_model.onnx", false]]);
   assertEquals(await Deno.readFile(`${out}/config.json`), await Deno.readFile(`${t5}config.json`));
+  await compressed("hf:test/pair:q8", `${bench.cacheFolder}/quantised`, env);
+  assertEquals(bench.hub.takeContentRequests().sort(), [
+    "onnx/decoder_model_merged_quantized.onnx",
+    "onnx/encoder_model_quantized.onnx",
+  ]);
   const { code, stderr } = await runProgram(["start", "--model", "hf:test/pair", "--port", "0"], env);
   assertEquals(code, 1);
   assertStringIncludes(stderr, "several graphs (encoder_model.onnx, decoder_model_merged.onnx)");
