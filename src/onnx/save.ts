@@ -7,6 +7,7 @@ import { basename, dirname, resolve } from "@std/path/mod.js";
 import { TuckerdError } from "../errors.ts";
 import { byteLength, encodeModelPieces, MAX_MODEL_BYTES, withFields } from "./codec.ts";
 import { externalTensor, movedTensor, nextPage, packData, writePacked, writeTensors } from "./data_files.ts";
+import { externalLocation } from "./external.ts";
 import { type ModelProto, type TensorProto, TensorProto_DataLocation } from "./gen/onnx_pb.ts";
 import { mapGraph } from "./map_graph.ts";
 import { externalTensors, type OnnxModel } from "./model.ts";
@@ -21,11 +22,12 @@ const LEAST_EXTERNAL_BYTES = 1024;
  * the same names hold what the model still uses of them (`NAME_2` where another graph's data has the name). New tensors of 1 KiB and more join the external data, in `NAME.onnx_data`,
  * where the model has some, or where the graph would otherwise be longer than a protobuf message can be (2 GiB).
  *
- * @throws TuckerdError "failed" if the disk refuses, or `NAME.onnx_data` is there already
+ * @throws TuckerdError "failed" if the disk refuses, `NAME.onnx_data` is there already, or data to refer to is a link
  */
 export async function saveModel(model: OnnxModel, path: string): Promise<void> {
   const folder = dirname(resolve(path));
   const external = [...externalTensors(model)];
+  if (folder === model.folder) await refuseLinks(model, external);
   const packed = folder === model.folder ? [] : await Promise.all(
     packData(external).map(async (file) => ({ ...file, target: await freeName(folder, file.location) })),
   );
@@ -99,6 +101,17 @@ async function writeGraph(path: string, pieces: readonly Uint8Array[]): Promise<
 async function refuseExisting(path: string): Promise<void> {
   if (await exists(path)) {
     throw new TuckerdError("failed", `${path} is there already, where weights would go; choose another name`);
+  }
+}
+
+/** Data that lies elsewhere, as in the Hugging Face cache, can't be referred to: ONNX Runtime refuses links that leave the folder. */
+async function refuseLinks({ folder }: OnnxModel, tensors: readonly TensorProto[]): Promise<void> {
+  for (const location of new Set(tensors.map((tensor) => externalLocation(tensor, "").location))) {
+    if (!(await Deno.lstat(`${folder}/${location}`)).isSymlink) continue;
+    throw new TuckerdError(
+      "failed",
+      `${folder}/${location} is a link, which ONNX Runtime doesn't follow out of the folder; write to another folder, which gets the data`,
+    );
   }
 }
 

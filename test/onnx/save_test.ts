@@ -179,6 +179,20 @@ Deno.test("in its own folder a model refers to the data that is there, new weigh
   });
 });
 
+Deno.test("data behind a link is copied to another folder, and not referred to from its own", async () => {
+  await inFolder(async (folder) => {
+    const model = await writeModel(folder, [{ values: numbers(512, 0), location: "model.onnx_data", offset: 0 }]);
+    await Deno.mkdir(`${folder}/blobs`);
+    await Deno.rename(`${folder}/model.onnx_data`, `${folder}/blobs/0123`);
+    await Deno.symlink("blobs/0123", `${folder}/model.onnx_data`);
+    await saveModel(model, `${folder}/out/model.onnx`);
+    assert(!(await Deno.lstat(`${folder}/out/model.onnx_data`)).isSymlink);
+    assertEquals(await contents(`${folder}/out/model.onnx`), { t0: Array.from(numbers(512, 0)) });
+    const error = await assertRejects(() => saveModel(model, `${folder}/small.onnx`), TuckerdError, "is a link");
+    assertEquals(error.kind, "failed");
+  });
+});
+
 Deno.test("in another folder new weights follow those of the data file of that name", async () => {
   await inFolder(async (folder) => {
     const model = await writeModel(folder, [{ values: numbers(300, 0), location: "model.onnx_data", offset: 8192 }]);
