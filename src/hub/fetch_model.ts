@@ -10,7 +10,7 @@ import { RepositoryCache } from "./cache.ts";
 import { downloadBlob } from "./download.ts";
 import { spelled } from "./faults.ts";
 import { createHubFetch, type HubConnection } from "./http.ts";
-import { dataPath, neededWith, possibleData } from "./needed.ts";
+import { dataPath, firstCallOf, neededWith, possibleData } from "./needed.ts";
 import { COMMIT, commitOf, filesAt, type ListedFile, type RepositoryFile, type RepositoryQuery } from "./repository.ts";
 import type { HubSettings } from "./settings.ts";
 import { chooseVariant, variantsOf } from "./variants.ts";
@@ -60,13 +60,15 @@ export async function fetchModel(model: HubModel, options: FetchOptions): Promis
   const graphs = chooseVariant(files, model);
   log(1, `hub: chose ${graphs.join(", ")} among ${variantsOf(files).join(", ")}`);
 
-  const needed = files.filter((file) => graphs.some((graph) => neededWith(graph, files).includes(file)));
+  const read = [...new Set(graphs.flatMap((graph) => [graph, ...firstCallOf(graph, files)]))];
+  const needed = files.filter((file) => read.some((graph) => neededWith(graph, files).includes(file)));
   await bring(needed, { ...options, commit, cache, query });
   const graphPaths = graphs.map((graph) => cache.snapshotPath(commit, graph));
-  for (const [i, graph] of graphs.entries()) {
+  for (const graph of read) {
     const possible = possibleData(graph, files, needed);
     if (possible.length === 0) continue;
-    const named = new Set((await externalData(graphPaths[i]!)).map((location) => dataPath(graph, location)));
+    const locations = await externalData(cache.snapshotPath(commit, graph));
+    const named = new Set(locations.map((location) => dataPath(graph, location)));
     await bring(possible.filter(({ path }) => named.has(path)), { ...options, commit, cache, query });
   }
   // Last, so that a branch never stands for a snapshot that isn't whole.

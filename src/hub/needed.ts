@@ -46,6 +46,12 @@ export function neededWith<File extends Pick<RepositoryFile, "path">>(graph: str
   );
 }
 
+/** The graph of a decoder's first call, beside that of the later ones: it holds weights whose results those read from the cache. */
+export function firstCallOf(graph: string, files: readonly Pick<RepositoryFile, "path">[]): readonly string[] {
+  const first = graph.replace(/decoder_with_past_model(?=[^/]*$)/, "decoder_model");
+  return first !== graph && files.some(({ path }) => path === first) ? [first] : [];
+}
+
 function isUsualData(name: string, graph: string): boolean {
   if (name === graph.replace(/\.onnx$/, ".data")) return true;
   return name.startsWith(graph) && /^[._]data(_\d+)?$/.test(name.slice(graph.length));

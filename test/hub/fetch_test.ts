@@ -112,6 +112,25 @@ Deno.test("a file is chosen by name, with its own external data, and not another
   assertEquals(bench.hub.takeContentRequests().sort(), ["onnx/model.onnx", "onnx/model.onnx_data"]);
 });
 
+Deno.test("a decoder for later calls comes with the graph of its first, which holds weights that it has the results of", async () => {
+  await using bench = new HubBench();
+  bench.hub.commit("test/decoder", {
+    "config.json": bytes("{}"),
+    "onnx/decoder_model.onnx": bytes("full"),
+    "onnx/decoder_model_q4.onnx": bytes("first"),
+    "onnx/decoder_model_q4.onnx_data": bytes("first data"),
+    "onnx/decoder_with_past_model_q4.onnx": bytes("later"),
+  });
+  const { graphPaths } = await bench.fetch("hf:test/decoder:onnx/decoder_with_past_model_q4.onnx");
+  assertEquals(graphPaths.map((path) => path.split("/").at(-1)), ["decoder_with_past_model_q4.onnx"]);
+  assertEquals(bench.hub.takeContentRequests().sort(), [
+    "config.json",
+    "onnx/decoder_model_q4.onnx",
+    "onnx/decoder_model_q4.onnx_data",
+    "onnx/decoder_with_past_model_q4.onnx",
+  ]);
+});
+
 Deno.test("external data of any name is fetched where the graph names it", async () => {
   await using bench = new HubBench();
   bench.hub.commit("test/external", {
