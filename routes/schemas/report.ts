@@ -28,6 +28,20 @@ export const FeedForward = z.array(z.object({
   }),
 })).readonly().openapi({ description: "Matrices of the layer's feed-forward network that were truncated." });
 
+const cachePart = z.object({
+  kind: z.enum(["full", "per-head", "latent"]).openapi({
+    description: "The model's own numbers, r2 numbers per head, or the latent z, from which those are made.",
+  }),
+  heads: z.int(),
+  size: z.int().openapi({ description: "0 where the other part holds everything." }),
+});
+
+/** What a layer of a decoder keeps for later tokens. */
+export const CacheLayout = z.object({ key: cachePart, value: cachePart }).openapi({
+  description:
+    "Keys and values for later tokens, [batch, heads, positions, size]; absent where the graph has no cache.",
+});
+
 const LayerReport = z.object({
   layer: z.int(),
   name: z.string(),
@@ -40,6 +54,7 @@ const LayerReport = z.object({
   relativeError: z.number().openapi({ description: "‖W − Ŵ‖F / ‖W‖F of the layer's tensor." }),
   matrixErrors: z.object({ q: z.number(), k: z.number(), v: z.number(), o: z.number() }),
   feedForward: FeedForward.optional(),
+  cache: CacheLayout.optional(),
   seconds: z.number(),
 }).openapi("LayerReport");
 

@@ -9,6 +9,7 @@ import { inOrder } from "../onnx/order.ts";
 import type { OnnxModel } from "../onnx/model.ts";
 import { nodeName, type NodeProto, operatorOf } from "../onnx/node.ts";
 import { TuckerdError } from "../errors.ts";
+import { describeCache } from "./cache.ts";
 import { findAtAttention, findAtOperator } from "./families/fused.ts";
 import { findAtSoftmax } from "./families/softmax.ts";
 import { type Fillers, joinReader } from "./cache_reader.ts";
@@ -221,6 +222,7 @@ function describe(tracer: Tracer, sites: readonly [Site, ...Site[]], layer: numb
     ...(valueOutput === undefined ? {} : { valueOutputExpandedBecause: valueOutput }),
     ...(sites.some(({ fused }) => fused?.oneHeadSize) ? { oneHeadSize: true } : {}),
     cacheNumbersPerToken: cached("key") + cached("value"),
+    ...describeCache(sites),
     sites,
   };
 }

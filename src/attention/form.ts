@@ -3,7 +3,15 @@
  *
  * @module
  */
-import type { AttentionBlock, BlockForm, FactorRole, FactorSlot, MatrixName, ProjectionForm } from "./types.ts";
+import type {
+  AttentionBlock,
+  BlockForm,
+  CachedName,
+  FactorRole,
+  FactorSlot,
+  MatrixName,
+  ProjectionForm,
+} from "./types.ts";
 import { MATRICES } from "./types.ts";
 
 /** Kinds of decomposition, as in `LayerFactors`. */
@@ -53,6 +61,37 @@ export function chooseForm(block: AttentionBlock, kind: FactorKind, options: For
   };
 }
 
+/** Numbers that one token takes in the cache: as z, and as keys or values of all heads. */
+export interface CacheSizes {
+  readonly latent: number;
+  readonly perHead: number;
+}
+
+/**
+ * Which of key and value are smaller in the cache as z. One z serves both where they share the first factor, so it is
+ * compared with both together: r1 < 2·G·r2.
+ */
+export function chooseLatent(
+  block: AttentionBlock,
+  form: BlockForm,
+  sizes: (name: CachedName) => CacheSizes,
+): readonly CachedName[] {
+  if (block.cacheNumbersPerToken === 0 || block.noLatentCacheBecause !== undefined) return [];
+  const able = (["key", "value"] as const).filter((name) =>
+    isReduced(form, name) && (form[name] === "shared" || form[name] === "pair")
+  );
+  const shared = able.filter((name) => form[name] === "shared");
+  const perHead = shared.reduce((sum, name) => sum + sizes(name).perHead, 0);
+  return able.filter((name) =>
+    form[name] === "shared" ? sizes(name).latent < perHead : sizes(name).latent < sizes(name).perHead
+  );
+}
+
+/** Whether key or value runs in r2 numbers per head. */
+export function isReduced(form: BlockForm, name: CachedName): boolean {
+  return (name === "key" ? form.queryKey : form.valueOutput) === "reduced";
+}
+
 /** A text that is equal for forms that give the same graph: the key under which sessions are shared. */
 export function structureKey(forms: ReadonlyMap<number, BlockForm>): string {
   return [...forms].sort(([a], [b]) => a - b).map(([layer, form]) =>
@@ -65,6 +104,7 @@ export function structureKey(forms: ReadonlyMap<number, BlockForm>): string {
       form.queryKey,
       form.valueOutput,
       form.keyValueHeads,
+      ...form.latent ?? [],
     ].join(":")
   ).join(";");
 }

@@ -5,7 +5,15 @@
  * @module
  */
 export { findAttention, type FoundAttention } from "./find.ts";
-export { chooseForm, type FactorKind, type FormOptions, structureKey } from "./form.ts";
+export {
+  type CacheSizes,
+  chooseForm,
+  chooseLatent,
+  type FactorKind,
+  type FormOptions,
+  isReduced,
+  structureKey,
+} from "./form.ts";
 export { rewriteDense } from "./rewrite/dense.ts";
 export { type FactoredModel, type FactorSource, rewriteFactored } from "./rewrite/factored.ts";
 export { type ExtractedWeights, extractWeights } from "./weights.ts";

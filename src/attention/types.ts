@@ -65,6 +65,10 @@ export interface AttentionBlock {
   readonly oneHeadSize?: true;
   /** Numbers of cache that the block keeps per token as it is in the file; 0 where the graph takes and gives none. */
   readonly cacheNumbersPerToken: number;
+  /** Bytes of a number in that cache. */
+  readonly cacheNumberBytes: number;
+  /** Undefined if the cache may hold the latent z in place of keys or values; otherwise the reason. */
+  readonly noLatentCacheBecause?: string;
 }
 
 /** A softmax or fused attention operator that is left exactly as it is. */
@@ -76,6 +80,9 @@ export interface SkippedAttention {
   /** What was expected and what was found instead. */
   readonly reason: string;
 }
+
+/** The projections whose results a decoder keeps for later tokens. */
+export type CachedName = "key" | "value";
 
 /**
  * How one projection runs:
@@ -103,6 +110,11 @@ export interface BlockForm {
    * Heads of key and value as run: `keyValueHeads` where repeats stay equal, else `heads`; the cache then holds as many.
    */
   readonly keyValueHeads: number;
+  /**
+   * Whose cache holds the latent z (what stands before `key.b` or `value.b`, r1 or r numbers a token) instead of numbers per
+   * head; those are expanded from it in every call. Only what runs reduced from two factors can; absent: neither.
+   */
+  readonly latent?: readonly CachedName[];
 }
 
 /**

@@ -48,6 +48,21 @@ export interface FeedForwardTotals {
   readonly compressionRatio: number;
 }
 
+/** What a layer keeps as keys or as values: a tensor [batch, heads, positions, size]. */
+export interface CachePart {
+  /** `full`: the model's own numbers; `per-head`: r2 numbers per head; `latent`: z, from which those are made. */
+  readonly kind: "full" | "per-head" | "latent";
+  readonly heads: number;
+  /** 0 where the other part holds everything. */
+  readonly size: number;
+}
+
+/** What a decoder's layer keeps for later tokens, under the model's own names of keys and values. */
+export interface CacheLayout {
+  readonly key: CachePart;
+  readonly value: CachePart;
+}
+
 /** One layer of the report (contract: "The report"). */
 export interface LayerReport {
   /** The graph file, where the model is kept in several: each numbers its layers from 0. */
@@ -66,6 +81,8 @@ export interface LayerReport {
   readonly matrixErrors: MatrixErrors;
   /** Matrices of its feed-forward networks that were truncated; absent where none was. */
   readonly feedForward?: readonly FeedForwardReport[];
+  /** Absent where the graph has no key-value cache. */
+  readonly cache?: CacheLayout;
   readonly seconds: number;
 }
 

@@ -26,17 +26,21 @@ import type { OnnxModel } from "../onnx/model.ts";
 import { withSizes } from "../onnx/value_info.ts";
 import { foldFactors, lowRankSaves, reconstruct } from "../tucker/mod.ts";
 import type { LayerFactors } from "../tucker/types.ts";
-import type { CompressedModel, FactorTensor, GraphSource } from "./artifact.ts";
+import type { CacheLayout, CompressedModel, FactorTensor, GraphSource } from "./artifact.ts";
 import type { CompressedLayer, CompressedMatrix, Decomposed } from "./decomposed.ts";
+import { cacheLayout, type FoldedLayer, fullCache, withLatent } from "./cache_layout.ts";
 import { storedShape } from "./matrices.ts";
 
-/** How a decoder's cache is kept: in the model's own shapes, or r2 numbers per head. */
-export type CacheKind = "full" | "compressed";
+/**
+ * How a decoder's cache is kept: in the model's own shapes (`full`), in r2 numbers per head (`per-head`), or layer by layer as
+ * the smaller of that and the latent z (`compressed`).
+ */
+export type CacheKind = "full" | "per-head" | "compressed";
 
-/** A graph, and how many numbers each layer that was decomposed caches per token. */
+/** A graph, and what each layer that was decomposed and has a cache keeps there. */
 export interface WrittenGraph {
   readonly model: OnnxModel;
-  readonly cacheNumbers: ReadonlyMap<number, number>;
+  readonly caches: ReadonlyMap<number, CacheLayout>;
 }
 
 /** A written graph with what the runtime needs to run it. */
@@ -69,10 +73,10 @@ export class GraphMaker {
     const structure = [structureKey(forms), feedForwardKey(networkForms)].filter((key) => key !== "").join(" ");
     const { model, source, slots, feedForwardSlots } = await this.#factored(structure, forms, networkForms);
     const feeds: Record<string, FactorTensor> = {};
-    const folded = layers.map((layer) => this.#fold(layer, slots, "full"));
+    const folded = layers.map((layer) => this.#fold(layer, slots, forms));
     for (const { tensors } of folded) tensors.forEach((tensor, name) => feeds[name] = tensor);
     for (const slot of feedForwardSlots) feeds[slot.name] = await networkTensor(slot, matrices);
-    return { model, structure, graph: source, feeds, cacheNumbers: cacheNumbersOf(folded) };
+    return { model, structure, graph: source, feeds, caches: cachesOf(folded) };
   }
 
   /** Dense weights are part of the graph, so every reconstruction is a structure of its own. */
@@ -86,14 +90,17 @@ export class GraphMaker {
   async withFactors({ layers, matrices }: Decomposed, cache: CacheKind): Promise<WrittenGraph> {
     const forms = formsOf(layers, cache);
     const { slots } = rewriteFactored(this.#model, forms, { factors: "inputs" });
-    const folded = layers.map((layer) => this.#fold(layer, slots, cache));
+    const folded = layers.map((layer) => this.#fold(layer, slots, forms)).map((layer) =>
+      cache === "compressed" ? withLatent(layer) : layer
+    );
     const tensors = new Map(folded.flatMap((each) => [...each.tensors]));
-    const { model } = rewriteFactored(this.#model, forms, {
+    const chosen = new Map(folded.map(({ block, form }) => [block.layer, form]));
+    const { model } = rewriteFactored(this.#model, chosen, {
       factors: "initializers",
       tensors: (slot) => tensors.get(slot.name)!,
     });
     const written = await this.#withNetworks(withSizes(model, rankSizes(slots, tensors)), matrices, networkForm);
-    return { model: written, cacheNumbers: cacheNumbersOf(folded) };
+    return { model: written, caches: cachesOf(folded) };
   }
 
   /** The graph with dense reconstructions in place of the decomposed weights. */
@@ -105,11 +112,11 @@ export class GraphMaker {
     }
     const model = rewriteDense(this.#model, weights);
     const written = await this.#withNetworks(model, matrices, (matrix) => ({ ...networkForm(matrix), form: "dense" }));
-    const cacheNumbers = layers.map(({ block, stored }): [number, number] => {
+    const caches = layers.filter(({ block }) => block.cacheNumbersPerToken > 0).map(({ block, stored }) => {
       const { keyValueHeads } = formOf(block, stored.decomposition.factors, "full");
-      return [block.layer, block.cacheNumbersPerToken === 0 ? 0 : 2 * keyValueHeads * block.headSize];
+      return [block.layer, fullCache(block, keyValueHeads)] as const;
     });
-    return { model: written, cacheNumbers: new Map(cacheNumbers) };
+    return { model: written, caches: new Map(caches) };
   }
 
   #factored(
@@ -154,21 +161,16 @@ export class GraphMaker {
     }).model;
   }
 
-  #fold({ block, stored }: CompressedLayer, slots: readonly FactorSlot[], cache: CacheKind): FoldedLayer {
+  #fold(
+    { block, stored }: CompressedLayer,
+    slots: readonly FactorSlot[],
+    forms: ReadonlyMap<number, BlockForm>,
+  ): FoldedLayer {
     const { factors } = stored.decomposition;
     const { weights, biases } = extractWeights(this.#model, block);
     const own = slots.filter((slot) => slot.layer === block.layer);
-    const form = formOf(block, factors, cache);
-    const tensors = foldFactors(factors, biases, weights, form, own);
-    const width = (role: FactorSlot["role"]): number =>
-      tensors.get(own.find((slot) => slot.role === role)!.name)!.shape[1]!;
-    const full = form.keyValueHeads * block.headSize;
-    return {
-      layer: block.layer,
-      tensors,
-      cacheNumbers: block.cacheNumbersPerToken === 0 ? 0 : (form.queryKey === "reduced" ? width("key.b") : full) +
-        (form.valueOutput === "reduced" ? width("value.b") : full),
-    };
+    const form = forms.get(block.layer)!;
+    return { block, form, slots: own, tensors: foldFactors(factors, biases, weights, form, own) };
   }
 }
 
@@ -187,15 +189,12 @@ function rankSizes(
   return sizes;
 }
 
-/** One layer's factor tensors, by the names that the graph has for them. */
-interface FoldedLayer {
-  readonly layer: number;
-  readonly tensors: ReadonlyMap<string, FactorTensor>;
-  readonly cacheNumbers: number;
-}
-
-function cacheNumbersOf(folded: readonly FoldedLayer[]): ReadonlyMap<number, number> {
-  return new Map(folded.map(({ layer, cacheNumbers }) => [layer, cacheNumbers]));
+function cachesOf(folded: readonly FoldedLayer[]): ReadonlyMap<number, CacheLayout> {
+  return new Map(
+    folded.filter(({ block }) => block.cacheNumbersPerToken > 0).map((
+      layer,
+    ) => [layer.block.layer, cacheLayout(layer)]),
+  );
 }
 
 function formsOf(layers: readonly CompressedLayer[], cache: CacheKind): ReadonlyMap<number, BlockForm> {
@@ -203,7 +202,8 @@ function formsOf(layers: readonly CompressedLayer[], cache: CacheKind): Readonly
 }
 
 /** How a block runs with these factors: a truncated matrix as one where two would be larger. */
-function formOf(block: AttentionBlock, factors: LayerFactors, cache: CacheKind): BlockForm {
+function formOf(block: AttentionBlock, factors: LayerFactors, kind: CacheKind): BlockForm {
+  const cache = kind === "full" ? "full" : "compressed";
   if (factors.kind === "tucker4") return chooseForm(block, factors.kind, { r3: factors.factors.ranks[2], cache });
   const matrices = Object.keys(factors.matrices) as MatrixName[];
   const form = chooseForm(block, factors.kind, { matrices, cache });

@@ -10,6 +10,7 @@ import type { OnnxModel } from "../onnx/model.ts";
 import { layerParameters, lowRankSaves } from "../tucker/mod.ts";
 import type { LayerFactors, LayerMode, LowRankFactors, Ranks } from "../tucker/types.ts";
 import type {
+  CacheLayout,
   CompressionReport,
   FactorTensor,
   FeedForwardReport,
@@ -17,6 +18,7 @@ import type {
   LayerReport,
   MatrixRanks,
 } from "./artifact.ts";
+import { cacheNumbers, fullCache } from "./cache_layout.ts";
 import type { CompressedLayer, CompressedMatrix, Decomposed } from "./decomposed.ts";
 import type { WrittenGraph } from "./graphs.ts";
 import { storedShape } from "./matrices.ts";
@@ -41,16 +43,14 @@ export interface ReportSources {
   readonly seconds: number;
 }
 
-/** Bytes of a cached number: caches are float32. */
-const cacheBytes = 4;
-
 /** Makes the report. Generation and inference provider are filled in by whoever runs the result. */
 export function makeReport(sources: ReportSources): CompressionReport {
   const { folder, found, options, execution, decomposed, written } = sources;
   const decomposedLayers = new Map(decomposed.layers.map((layer) => [layer.block.layer, layer]));
   const layers = found.blocks.map((block) => {
     const matrices = decomposed.matrices.filter(({ task }) => task.layer === block.layer);
-    return layerReport(block, decomposedLayers.get(block.layer), { matrices, execution });
+    const cache = written.caches.get(block.layer);
+    return layerReport(block, decomposedLayers.get(block.layer), { matrices, execution, cache });
   });
   const attentionParameters = sum(layers.map((layer) => layer.parameters));
   const compressedParameters = sum(layers.map((layer) => layer.compressedParameters));
@@ -70,9 +70,11 @@ export function makeReport(sources: ReportSources): CompressionReport {
       compressionRatio: attentionParameters / compressedParameters,
       weightBytes: { before: weightBytes(sources.original), after: weightBytes(written.model) + feedBytes },
       kvBytesPerToken: {
-        before: cacheBytes * sum(found.blocks.map((block) => block.cacheNumbersPerToken)),
-        after: cacheBytes *
-          sum(found.blocks.map((block) => written.cacheNumbers.get(block.layer) ?? block.cacheNumbersPerToken)),
+        before: sum(found.blocks.map((block) => block.cacheNumberBytes * block.cacheNumbersPerToken)),
+        after: sum(found.blocks.map((block) => {
+          const cache = written.caches.get(block.layer);
+          return block.cacheNumberBytes * (cache === undefined ? block.cacheNumbersPerToken : cacheNumbers(cache));
+        })),
       },
       ...feedForwardTotals(sources.feedForward, layers),
       seconds: sources.seconds,
@@ -85,10 +87,14 @@ export function makeReport(sources: ReportSources): CompressionReport {
 function layerReport(
   block: AttentionBlock,
   compressed: CompressedLayer | undefined,
-  networks: { readonly matrices: readonly CompressedMatrix[]; readonly execution: "factored" | "dense" },
+  { matrices, execution, cache }: {
+    readonly matrices: readonly CompressedMatrix[];
+    readonly execution: "factored" | "dense";
+    readonly cache: CacheLayout | undefined;
+  },
 ): LayerReport {
   const parameters = layerParameters(tensorShape(block));
-  const feedForward = networks.matrices.map((matrix) => feedForwardReport(matrix, networks.execution));
+  const feedForward = matrices.map((matrix) => feedForwardReport(matrix, execution));
   const { factors, relativeError, matrixErrors, seconds } = compressed?.stored.decomposition ?? untouched;
   const compressedParameters = factors === undefined ? parameters : factorParameters(factors, block);
   return {
@@ -103,7 +109,8 @@ function layerReport(
     relativeError,
     matrixErrors,
     ...(feedForward.length === 0 ? {} : { feedForward }),
-    seconds: seconds + sum(networks.matrices.map(({ stored }) => stored.seconds)),
+    ...(block.cacheNumbersPerToken === 0 ? {} : { cache: cache ?? fullCache(block, block.keyValueHeads) }),
+    seconds: seconds + sum(matrices.map(({ stored }) => stored.seconds)),
   };
 }
 

@@ -27,14 +27,14 @@ export function checkExecution(
       'layout "reference" cuts heads across the input and can\'t run factored; add --execution dense, or use layout "heads"',
     );
   }
-  if (cache !== "compressed") return;
+  if (cache === undefined || cache === "full") return;
   if (execution === "dense") {
-    throw new TuckerdError("invalid", "--cache compressed needs the factors; leave --execution dense out");
+    throw new TuckerdError("invalid", `--cache ${cache} needs the factors; leave --execution dense out`);
   }
   if (compressors.some(cachesIn)) return;
   throw new TuckerdError(
     "invalid",
-    "--cache compressed: the graph has no key-value cache; export the decoder with one (past_key_values), or leave the option out",
+    `--cache ${cache}: the graph has no key-value cache; export the decoder with one (past_key_values), or leave the option out`,
   );
 }
 
@@ -48,12 +48,16 @@ export function cachesIn({ blocks }: Compressor): boolean {
  *
  * @throws TuckerdError `invalid`
  */
-export function refuseFullCache({ blocks }: Compressor, { totals: { kvBytesPerToken } }: CompressionReport): void {
+export function refuseFullCache(
+  { blocks }: Compressor,
+  { totals: { kvBytesPerToken } }: CompressionReport,
+  cache: CacheKind,
+): void {
   if (kvBytesPerToken.after < kvBytesPerToken.before) return;
   const reasons = new Set(blocks.flatMap((block) => block.valueOutputExpandedBecause ?? []));
   throw new TuckerdError(
     "invalid",
-    `--cache compressed: at these ranks and in this mode the cache takes ${kvBytesPerToken.after} bytes a token, ` +
+    `--cache ${cache}: at these ranks and in this mode the cache takes ${kvBytesPerToken.after} bytes a token, ` +
       `not fewer than before (${kvBytesPerToken.before})${reasons.size === 0 ? "" : `: ${[...reasons].join("; ")}`}; ` +
       "lower the head rank r2, choose a Tucker mode, or leave the option out",
     { fields: { kvBytesPerToken } },

@@ -23,7 +23,7 @@ export interface WriteFolderOptions extends CompressRun {
   readonly out: string;
   /** `factored`: factors as initializers; `dense`: the reconstruction in the place of the weights. */
   readonly execution: "factored" | "dense";
-  /** How a decoder's cache is kept; `compressed` needs factors. `full` by default. */
+  /** How a decoder's cache is kept; `full` by default, the others need factors. */
   readonly cache?: CacheKind;
 }
 
@@ -122,7 +122,7 @@ async function compressGraph(
     : await compressor.withFactors(decomposed, cachesIn(compressor) ? cache : "full");
   const seconds = (performance.now() - started) / 1000;
   const report = compressor.report({ options, decomposed, execution, written, feeds: {}, seconds });
-  if (cache === "compressed" && cachesIn(compressor)) refuseFullCache(compressor, report);
+  if (cache !== "full" && cachesIn(compressor)) refuseFullCache(compressor, report, cache);
   return { written, report };
 }
 

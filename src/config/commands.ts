@@ -68,7 +68,7 @@ export interface CompressCommand extends CommonSettings {
   readonly out: string;
   readonly compression: CompressionSettings;
   readonly execution: "factored" | "dense";
-  readonly cache: "full" | "compressed";
+  readonly cache: "full" | "per-head" | "compressed";
   readonly json: boolean;
 }
 

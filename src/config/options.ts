@@ -223,9 +223,11 @@ export const OPTIONS = {
     tasks: ["compress"],
   }),
   cache: option({
-    placeholder: "full|compressed",
-    schema: oneOf(["full", "compressed"]),
-    help: "Key-value cache of a decoder: the shapes that its clients know, or r2 numbers per head.",
+    placeholder: "full|per-head|compressed",
+    schema: oneOf(["full", "per-head", "compressed"]),
+    help:
+      "Key-value cache of a decoder: the shapes that its clients know; r2 numbers per head; or layer by layer the " +
+      "smaller of those and the latent z (r1 numbers a token, where r1 < 2·H·r2).",
     defaultText: "full",
     tasks: ["compress"],
   }),

@@ -9,15 +9,17 @@ import {
   AttributeProto_AttributeType as Kind,
   AttributeProtoSchema,
   type GraphProto,
+  GraphProtoSchema,
   type NodeProto,
   NodeProtoSchema,
   type TensorProto,
+  type ValueInfoProto,
 } from "./gen/onnx_pb.ts";
 
 export type { GraphProto, NodeProto, TensorProto, ValueInfoProto } from "./gen/onnx_pb.ts";
 
 /** Values that `makeNode` takes as attributes. Integers are given as bigint, so that 1 and 1.0 stay apart. */
-export type AttributeValue = bigint | number | string | readonly bigint[] | TensorProto;
+export type AttributeValue = bigint | number | string | readonly bigint[] | TensorProto | GraphProto;
 
 /** Operator of a node with its domain, where that isn't the standard one: `MatMul`, `com.microsoft.Attention`. */
 export function operatorOf(node: NodeProto): string {
@@ -90,12 +92,22 @@ export function makeNode(
   });
 }
 
+/** A graph for a branch: it has no inputs, and reads values of the graphs around it by name. */
+export function makeGraph(
+  name: string,
+  node: readonly NodeProto[],
+  output: readonly ValueInfoProto[],
+): GraphProto {
+  return create(GraphProtoSchema, { name, node: [...node], output: [...output] });
+}
+
 function makeAttribute(name: string, value: AttributeValue): AttributeProto {
   if (typeof value === "bigint") return create(AttributeProtoSchema, { name, type: Kind.INT, i: value });
   if (typeof value === "number") return create(AttributeProtoSchema, { name, type: Kind.FLOAT, f: value });
   if (typeof value === "string") {
     return create(AttributeProtoSchema, { name, type: Kind.STRING, s: new TextEncoder().encode(value) });
   }
+  if ("node" in value) return create(AttributeProtoSchema, { name, type: Kind.GRAPH, g: value });
   if ("dims" in value) return create(AttributeProtoSchema, { name, type: Kind.TENSOR, t: value });
   return create(AttributeProtoSchema, { name, type: Kind.INTS, ints: [...value] });
 }

@@ -87,6 +87,18 @@ export function isInteger(dataType: number): boolean {
   return dataType in INTEGERS || dataType === DataType.INT4 || dataType === DataType.UINT4;
 }
 
+/**
+ * Bytes of one number of a floating type.
+ *
+ * @throws TypeError for other types.
+ */
+export function floatBytes(dataType: number): number {
+  if (dataType === DataType.FLOAT) return 4;
+  if (dataType === DataType.FLOAT16 || dataType === DataType.BFLOAT16) return 2;
+  if (dataType === DataType.DOUBLE) return 8;
+  throw new TypeError(`numbers of floating types have a size in bytes, ${dataTypeName(dataType)} isn't one of those`);
+}
+
 /** Name of an element type, for messages. */
 export function dataTypeName(dataType: number): string {
   const entry = Object.entries(DataType).find(([, value]) => value === dataType);

@@ -15,6 +15,11 @@ export function tensorInfo(name: string, elemType: number, shape: readonly (numb
   return create(ValueInfoProtoSchema, { name, type: { tensorType: { elemType, shape: { dim } } } });
 }
 
+/** A tensor's name and element type, of any shape. */
+export function typeInfo(name: string, elemType: number): ValueInfoProto {
+  return create(ValueInfoProtoSchema, { name, type: { tensorType: { elemType } } });
+}
+
 /** The same description with another size, or name of a dynamic size, in one dimension. */
 export function withDimension(info: ValueInfoProto, axis: number, size: number | string): ValueInfoProto {
   const tensorType = info.type?.tensorType;

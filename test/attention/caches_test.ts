@@ -7,6 +7,7 @@ import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { factored } from "../support/factored.ts";
 import { nestedNumbers, oracleExports, oracleReference } from "../support/oracle.ts";
+import { pastOf } from "../support/pieces.ts";
 import { randomBasis, seeded } from "../support/random_tucker.ts";
 import { type Numbers, TestSession } from "../support/session.ts";
 import { projectOnto, type ReferenceTucker, stackWeights } from "../support/tucker_reference.ts";
@@ -68,10 +69,7 @@ for (const { model: name, file, path } of EXPORTS) {
       let past: Record<string, Numbers> = {};
       for (let i = 0; i < tokens.length; i++) {
         const step = await run(i, i + 1, past);
-        past = Object.fromEntries(
-          Object.entries(step).filter(([output]) => output.startsWith("present."))
-            .map(([output, value]) => [output.replace("present.", "past_key_values."), value]),
-        );
+        past = pastOf(step);
         const expected = Array.from(whole.data).slice(i * width, (i + 1) * width);
         const what = `seed ${seed}, token ${i}`;
         assertNear(step["logits"]!.data, expected, { atol: 1e-3 * largestValue(expected), rtol: 0, what });
@@ -81,7 +79,10 @@ for (const { model: name, file, path } of EXPORTS) {
 }
 
 Deno.test("the types of caches say what they hold", async () => {
-  const typesOf = async (name: string, cache: "full" | "compressed"): Promise<Record<string, (number | string)[]>> => {
+  const typesOf = async (
+    name: string,
+    cache: "full" | "compressed" | "latent",
+  ): Promise<Record<string, (number | string)[]>> => {
     const { path } = oracleExports(name).find(({ file }) => file === "onnx-past/model.onnx")!;
     const model = await loadModel(path);
     return cacheTypes(factored(model, halves(model, seeded(1)), cache).model);
@@ -102,6 +103,19 @@ Deno.test("the types of caches say what they hold", async () => {
     ["batch_size", 3, past, "layer0.value.r2"],
     ["batch_size", 3, all, "layer0.key.r2"],
     ["batch_size", 3, all, "layer0.value.r2"],
+  ]);
+  // z in the key's place, and nothing but positions in the value's.
+  assertEquals(dims(await typesOf("gpt2", "latent")), [
+    ["batch_size", 1, past, "layer0.r1"],
+    ["batch_size", 1, past, 0],
+    ["batch_size", 1, all, "layer0.r1"],
+    ["batch_size", 1, all, 0],
+  ]);
+  assertEquals(dims(await typesOf("llama", "latent")), [
+    ["batch_size", 4, past, 12],
+    ["batch_size", 1, past, "layer0.r1"],
+    ["batch_size", 4, all, 12],
+    ["batch_size", 1, all, "layer0.r1"],
   ]);
   // Six heads, where the file has two groups: rotated keys stay whole.
   assertEquals(dims(await typesOf("llama-gqa", "compressed")), [

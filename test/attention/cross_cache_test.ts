@@ -6,7 +6,7 @@ import { assertEquals, assertMatch } from "@std/assert/mod.js";
 import { chooseForm, findAttention, rewriteDense } from "../../src/attention/mod.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { assertNear, largestValue } from "../support/close.ts";
-import { factored } from "../support/factored.ts";
+import { type CacheOfFactored, factored } from "../support/factored.ts";
 import {
   caseInputs,
   type Nested,
@@ -54,7 +54,7 @@ class Callable implements AsyncDisposable {
   static async after(
     intervention: OracleIntervention,
     of: { readonly model: OnnxModel; readonly sites: readonly string[] },
-    execution: "full" | "compressed" | "dense",
+    execution: CacheOfFactored | "dense",
   ): Promise<Callable> {
     const changes = changesOf(intervention, of.sites);
     if (execution === "dense") {
@@ -96,7 +96,7 @@ class Decoding {
   }
 }
 
-const FORMS = ["full", "compressed", "dense"] as const;
+const FORMS = ["full", "compressed", "latent", "dense"] as const;
 const LAYOUTS = [
   { layout: "merged decoder", first: merged, later: merged },
   { layout: "decoder and decoder_with_past", first, later },
@@ -140,7 +140,7 @@ for (const { layout, first, later } of LAYOUTS) {
 
   Deno.test(`t5 encoder and ${layout}: greedy tokens after interventions are PyTorch's`, async () => {
     for (const intervention of interventions) {
-      for (const cache of ["full", "compressed"] as const) {
+      for (const cache of ["full", "compressed", "latent"] as const) {
         await using encode = await Callable.after(intervention, { model: encoder, sites: ENCODER }, cache);
         await using starts = await Callable.after(intervention, { model: first, sites: DECODER }, cache);
         await using goesOn = await Callable.after(intervention, { model: later, sites: DECODER }, cache);
@@ -185,6 +185,21 @@ Deno.test("a compressed cache holds r2 numbers of the encoder's keys and values 
   assertEquals(decoding.past!["past_key_values.1.encoder.value"]!.shape, [1, 4, 9, 4]);
   await decoding.step([3]);
   assertEquals(decoding.past!["past_key_values.1.decoder.key"]!.shape, [1, 4, 2, 4]);
+});
+
+Deno.test("a latent cache holds the encoder's z once", async () => {
+  const half = interventions.find(({ name }) => name === "half-all-and-cross")!;
+  await using starts = await Callable.after(half, { model: merged, sites: DECODER }, "latent");
+  const { attention_mask } = caseInputs(reference, "single");
+  const decoding = new Decoding(starts, starts, {
+    encoder_attention_mask: attention_mask!,
+    encoder_hidden_states: half.cases[0]!.outputs["encoder_last_hidden_state"]!,
+  });
+  await decoding.step([0]);
+  assertEquals(decoding.past!["past_key_values.1.encoder.key"]!.shape, [1, 1, 9, 12]);
+  assertEquals(decoding.past!["past_key_values.1.encoder.value"]!.shape, [1, 1, 9, 0]);
+  await decoding.step([3]);
+  assertEquals(decoding.past!["past_key_values.1.decoder.key"]!.shape, [1, 1, 2, 12]);
 });
 
 Deno.test("cross attention that reads a cache of unknown origin is left with the reason", async () => {

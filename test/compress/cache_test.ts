@@ -1,11 +1,12 @@
-/** `compress --cache compressed`: a decoder that keeps r2 numbers per head, said in the report and true of the file. */
+/** `compress --cache`: a decoder that keeps r2 numbers per head, or the latent z, said in the report and true of the file. */
 import { assert, assertEquals, assertRejects } from "@std/assert/mod.js";
+import type { CompressionReport } from "../../src/compress/artifact.ts";
 import { type CompressionRequest, resolveOptions } from "../../src/compress/options.ts";
 import { writeModelFolder } from "../../src/compress/write_folder.ts";
 import { TuckerdError } from "../../src/errors.ts";
 import { assertNear } from "../support/close.ts";
 import { openTestCompressor } from "../support/compressors.ts";
-import { oracleExports, oracleReference } from "../support/oracle.ts";
+import { caseInputs, oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
 import { TestSession } from "../support/session.ts";
 
 function decoder(model: string): string {
@@ -22,7 +23,7 @@ Deno.test("the cache holds r2 numbers per head, and the outputs are those with a
     await using opened = await openTestCompressor(decoder(model));
     const out = await Deno.makeTempDir();
     const outputs = [];
-    for (const cache of ["full", "compressed"] as const) {
+    for (const cache of ["full", "per-head"] as const) {
       const options = { out: `${out}/${cache}`, execution: "factored", cache } as const;
       const { totals } = await writeModelFolder(opened.compressor, resolveOptions({ ranks }), options);
       assertEquals(totals.kvBytesPerToken, { before, after: cache === "full" ? before : after }, `${model} ${cache}`);
@@ -39,6 +40,79 @@ Deno.test("the cache holds r2 numbers per head, and the outputs are those with a
     assertNear(outputs[1]!, outputs[0]!, { atol: 1e-4, rtol: 1e-4, what: model });
     await Deno.remove(out, { recursive: true });
   }
+});
+
+/** How a layer of three heads of 12 is kept at r1 = 9, r2 = 6. */
+const LATENT = { kind: "latent", heads: 1, size: 9 } as const;
+
+Deno.test("a compressed cache holds z where that is smaller, and clients find its shapes in the file", async () => {
+  // 9 < 2·3·6 numbers; llama's keys are rotated, and 9 < 4·6 for its values. fp16 in the file, float32 outside.
+  const cases = [
+    {
+      model: "gpt2",
+      path: decoder("gpt2"),
+      cache: { key: LATENT, value: { ...LATENT, size: 0 } },
+      before: 4 * 3 * 72,
+      after: 4 * 3 * 9,
+    },
+    {
+      model: "llama",
+      path: decoder("llama"),
+      cache: { key: { kind: "full", heads: 4, size: 12 }, value: LATENT },
+      before: 4 * 2 * 96,
+      after: 4 * 2 * (48 + 9),
+    },
+    {
+      model: "llama-gqa",
+      path: oracleFormats().find(({ file, model }) => model === "llama-gqa" && file.startsWith("fp16/"))!.path,
+      cache: { key: { kind: "full", heads: 2, size: 8 }, value: LATENT },
+      before: 2 * 2 * 32,
+      after: 2 * 2 * (16 + 9),
+    },
+  ] as const;
+  for (const { model, path, cache, before, after } of cases) {
+    await using opened = await openTestCompressor(path);
+    const out = `${await Deno.makeTempDir()}/out`;
+    const ranks = [9, 6, 4] as const;
+    const options = { out, execution: "factored", cache: "compressed" } as const;
+    const { totals, layers } = await writeModelFolder(opened.compressor, resolveOptions({ ranks }), options);
+    assertEquals(totals.kvBytesPerToken, { before, after }, model);
+    assertEquals(layers.map((layer) => layer.cache), layers.map(() => cache), model);
+    const report = JSON.parse(await Deno.readTextFile(`${out}/tuckerd.json`)) as CompressionReport;
+    assertEquals(report.layers[0]!.cache, cache, model);
+    await using session = await TestSession.load({ path: `${out}/onnx/model.onnx` });
+    const outputs = await session.run(caseInputs(oracleReference(model), "single"));
+    for (const part of ["key", "value"] as const) {
+      const { heads, size } = cache[part];
+      const [, h, , s] = session.inputShapes[`past_key_values.0.${part}`]!;
+      assertEquals([h, s], [heads, size], `${model} ${part}`);
+      assertEquals(outputs[`present.0.${part}`]!.shape, [1, heads, 11, size], `${model} ${part}`);
+    }
+    await Deno.remove(out, { recursive: true });
+  }
+});
+
+Deno.test("matrices decomposed alone have a z each, and layers choose one by one", async () => {
+  await using opened = await openTestCompressor(decoder("gpt2"));
+  const layersAt = async (request: CompressionRequest) => {
+    const out = `${await Deno.makeTempDir()}/out`;
+    const options = { out, execution: "factored", cache: "compressed" } as const;
+    const { layers } = await writeModelFolder(opened.compressor, resolveOptions(request), options);
+    await Deno.remove(out, { recursive: true });
+    return layers.map(({ cache }) => [cache?.key, cache?.value]);
+  };
+  const whole = { kind: "full", heads: 3, size: 12 } as const;
+  assertEquals(await layersAt({ mode: "3d-tucker", ranks: [9, 6, 4], layers: "1" }), [
+    [whole, whole],
+    [LATENT, LATENT],
+    [whole, whole],
+  ]);
+  const perHead = { kind: "per-head", heads: 3, size: 4 } as const;
+  assertEquals(await layersAt({ ranks: [9, 6, 4], overrides: { "1": { ranks: [24, 4, 4] }, "2": { skip: true } } }), [
+    [LATENT, { ...LATENT, size: 0 }],
+    [perHead, perHead],
+    [whole, whole],
+  ]);
 });
 
 Deno.test("stack ranks below 4 make grouped keys and values one per head, and the report says so", async () => {

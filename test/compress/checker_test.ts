@@ -8,11 +8,12 @@ import { openGraphs } from "../../src/compress/model_graphs.ts";
 import { resolveOptions } from "../../src/compress/options.ts";
 import { FactorStore } from "../../src/compress/store.ts";
 import { writeModelFolder } from "../../src/compress/write_folder.ts";
-import { chooseForm, extractWeights, findAttention, rewriteDense, rewriteFactored } from "../../src/attention/mod.ts";
+import { extractWeights, findAttention, rewriteDense, rewriteFactored } from "../../src/attention/mod.ts";
 import { log } from "../../src/log.ts";
 import { loadModel } from "../../src/onnx/model.ts";
 import { saveModel } from "../../src/onnx/save.ts";
 import { oracleExports, oracleFormats, oracleModels } from "../support/oracle.ts";
+import { factoredForm } from "../support/factored.ts";
 import { randomFactors } from "../support/random_forms.ts";
 import { seeded } from "../support/random_tucker.ts";
 import type { Numbers } from "../support/session.ts";
@@ -77,7 +78,8 @@ Deno.test({
 });
 
 Deno.test({
-  name: "what passes ONNX's checker does so rewritten: factors as initializers, dense, with a compressed cache",
+  name:
+    "what passes ONNX's checker does so rewritten: factors as initializers, dense, with a compressed or latent cache",
   ignore,
   fn: async () => {
     const out = await Deno.makeTempDir();
@@ -96,8 +98,8 @@ Deno.test({
       const model = await loadModel(path);
       const { blocks } = findAttention(model);
       const caches = blocks.some(({ cacheNumbersPerToken }) => cacheNumbersPerToken > 0);
-      for (const cache of caches ? ["full", "compressed"] as const : ["full"] as const) {
-        const forms = new Map(blocks.map((block) => [block.layer, chooseForm(block, "tucker4", { r3: 2, cache })]));
+      for (const cache of caches ? ["full", "compressed", "latent"] as const : ["full"] as const) {
+        const forms = new Map(blocks.map((block) => [block.layer, factoredForm(block, 2, cache)]));
         const { slots } = rewriteFactored(model, forms, { factors: "inputs" });
         const made = blocks.map((block) =>
           randomFactors(

@@ -93,7 +93,7 @@ for (const execution of ["factored", "dense"] as const) {
   });
 }
 
-for (const cache of ["full", "compressed"] as const) {
+for (const cache of ["full", "per-head", "compressed"] as const) {
   Deno.test(`a decoder's first and later calls with a ${cache} cache: PyTorch's tokens, each layer decomposed once`, async () => {
     const { ranks, greedy: expected } = oracleTucker("gpt2").interventions.find(({ name }) =>
       name === "half-all-layers"
@@ -106,8 +106,9 @@ for (const cache of ["full", "compressed"] as const) {
     );
     const errors = first!.map(({ relativeError }) => relativeError);
     assertEquals(later!.map(({ relativeError }) => relativeError), errors);
-    // 3 layers of 3 heads of 12, keys and values, float32; at r2 = 6 half of it. Both files speak of one cache.
-    assertEquals(report.totals.kvBytesPerToken, { before: 864, after: cache === "full" ? 864 : 432 });
+    // 3 layers of 3 heads of 12, keys and values, float32; at r2 = 6 half of it, as z of 18. Both files speak of one cache.
+    const after = { full: 864, "per-head": 432, compressed: 216 }[cache];
+    assertEquals(report.totals.kvBytesPerToken, { before: 864, after });
     assertEquals(report.totals.attentionParameters, 2 * 3 * 36 * 36 * 4);
     await using start = await TestSession.load({ path: `${folder}/onnx/decoder_model.onnx` });
     await using goOn = await TestSession.load({ path: `${folder}/onnx/decoder_with_past_model.onnx` });
@@ -117,7 +118,7 @@ for (const cache of ["full", "compressed"] as const) {
   });
 }
 
-for (const cache of ["full", "compressed"] as const) {
+for (const cache of ["full", "per-head", "compressed"] as const) {
   Deno.test(`an encoder with every form of its decoder, ${cache} cache: token by token PyTorch's logits`, async () => {
     const { ranks, cases } = oracleTucker("t5").interventions.find(({ name }) => name === "half-all-and-cross")!;
     const { outputs } = cases.find(({ name }) => name === "single")!;
@@ -214,7 +215,7 @@ const folderFacts = {
 Deno.test("graphs that wouldn't share a cache are refused with its name and both sizes", async () => {
   const ranks = { ranks: [18, 6, 4] as const };
   await using full = await compressFolder(gpt2, ranks, { execution: "factored" });
-  await using compressed = await compressFolder(gpt2, ranks, { execution: "factored", cache: "compressed" });
+  await using compressed = await compressFolder(gpt2, ranks, { execution: "factored", cache: "per-head" });
   const sizes = await Promise.all(
     [full, compressed].map(async ({ folder }, i) =>
       cacheSizes(`graph ${i}`, await loadModel(`${folder}/onnx/decoder_with_past_model.onnx`))

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { chooseForm, extractWeights, findAttention, rewriteFactored } from "../../src/attention/mod.ts";
-import type { BlockForm } from "../../src/attention/types.ts";
+import { chooseForm, extractWeights, findAttention, isReduced, rewriteFactored } from "../../src/attention/mod.ts";
+import type { AttentionBlock, BlockForm } from "../../src/attention/types.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
 import type { Numbers } from "./session.ts";
 import { type ReferenceTucker, tuckerFactor } from "./tucker_reference.ts";
@@ -17,15 +17,18 @@ export interface FactoredModel {
   readonly sizes: Readonly<Record<string, number>>;
 }
 
+/** What a decoder's cache holds: numbers at full size, r2 numbers per head, or z. */
+export type CacheOfFactored = "full" | "compressed" | "latent";
+
 /** Rewrites the layers in `factors` to take them as inputs. */
 export function factored(
   model: OnnxModel,
   factors: ReadonlyMap<number, ReferenceTucker>,
-  cache: "full" | "compressed" = "full",
+  cache: CacheOfFactored = "full",
 ): FactoredModel {
   const { blocks } = findAttention(model);
   const forms = new Map<number, BlockForm>(
-    [...factors].map(([layer, { ranks }]) => [layer, chooseForm(blocks[layer]!, "tucker4", { r3: ranks[2], cache })]),
+    [...factors].map(([layer, { ranks }]) => [layer, factoredForm(blocks[layer]!, ranks[2], cache)]),
   );
   const rewritten = rewriteFactored(model, forms, { factors: "inputs" });
   const feeds = rewritten.slots.map((slot) => {
@@ -33,9 +36,19 @@ export function factored(
     const groups = forms.get(slot.layer)!.keyValueHeads;
     return [slot.name, tuckerFactor(slot, factors.get(slot.layer)!, { biases, groups })] as const;
   });
-  const sizes = [...factors].flatMap(([layer, { ranks: [, r2] }]) => [
+  const sizes = [...factors].flatMap(([layer, { ranks: [r1, r2] }]) => [
     [`layer${layer}.key.r2`, r2],
     [`layer${layer}.value.r2`, r2],
+    [`layer${layer}.r1`, r1],
   ]);
   return { model: rewritten.model, feeds: Object.fromEntries(feeds), sizes: Object.fromEntries(sizes) };
+}
+
+/** The form of a 4-D Tucker block. `latent`: z in the cache of whatever runs reduced, also where that isn't smaller. Blocks without a cache run as ever. */
+export function factoredForm(block: AttentionBlock, r3: number, cache: CacheOfFactored): BlockForm {
+  if (cache !== "latent" || block.cacheNumbersPerToken === 0) {
+    return chooseForm(block, "tucker4", { r3, cache: cache === "full" ? "full" : "compressed" });
+  }
+  const form = chooseForm(block, "tucker4", { r3, cache: "compressed" });
+  return { ...form, latent: (["key", "value"] as const).filter((name) => isReduced(form, name)) };
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Nested } from "./oracle.ts";
+import { pastOf } from "./pieces.ts";
 import type { Numbers, TestSession } from "./session.ts";
 
 /** What a decoder is given besides tokens. */
@@ -32,10 +33,7 @@ export async function greedy(session: TestSession, options: GreedyOptions): Prom
       position_ids: [fed.map((_, i) => from + i)],
     };
     const outputs = await (from === 0 ? first : session).run(inputs, { ...factors, ...past }, sizes);
-    past = Object.fromEntries(
-      Object.entries(outputs).filter(([name]) => name.startsWith("present."))
-        .map(([name, value]) => [name.replace("present.", "past_key_values."), value]),
-    );
+    past = pastOf(outputs);
     const { shape, data } = outputs["logits"]!;
     const last = Array.from(data).slice(-shape.at(-1)!);
     tokens.push(last.indexOf(Math.max(...last)));

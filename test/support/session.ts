@@ -4,7 +4,7 @@
  * @module
  */
 import type * as types from "onnxruntime-node";
-import { float16ToFloat32 } from "../../src/onnx/float16.ts";
+import { float16ToFloat32, float32ToFloat16 } from "../../src/onnx/float16.ts";
 import { TensorProto_DataLocation } from "../../src/onnx/gen/onnx_pb.ts";
 import { encodeModel, type OnnxModel, tensorsOf } from "../../src/onnx/model.ts";
 import { saveModel } from "../../src/onnx/save.ts";
@@ -97,6 +97,7 @@ export class TestSession implements AsyncDisposable {
 }
 
 function numbersOf(type: types.Tensor.Type, { shape, data }: Numbers): types.Tensor {
+  if (type === "float16") return new ort.Tensor("float16", float32ToFloat16(Float32Array.from(data)), shape);
   if (type === "int32") return new ort.Tensor("int32", Int32Array.from(data), shape);
   return new ort.Tensor("float32", Float32Array.from(data), shape);
 }

@@ -16,13 +16,13 @@ import type { OnnxModel } from "../../onnx/model.ts";
 import { DataType, floatTensor } from "../../onnx/tensor.ts";
 import { tensorInfo } from "../../onnx/value_info.ts";
 import { analyse, type LocatedBlock, locatedBlock } from "../find.ts";
-import { slotsOf } from "../form.ts";
+import { isReduced, slotsOf } from "../form.ts";
 import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
 import { writeExpandedOutput, writeExpandedProjections } from "./expanded.ts";
 import { writeFused, writeUngroupedOperator } from "./fused.ts";
 import { writeReducedQueryKey, writeReducedValueOutput } from "./reduced.ts";
 import { replaceShapeReaders } from "./shapes.ts";
-import { SiteWriter } from "./site_writer.ts";
+import { type Factor, SiteWriter } from "./site_writer.ts";
 import { ModelWriter } from "./writer.ts";
 
 /** Where a rewritten graph takes its factors from. */
@@ -58,10 +58,7 @@ export function rewriteFactored(
     checkForm(block, form);
     const named = blockSlots(block, form).map((slot) => ({ ...slot, name: writer.fresh(slot.name) }));
     const type = block.sites[0].query.projection.elementType;
-    const factors = named.map((slot) => ({
-      slot,
-      value: addFactor(writer, slot, { source, type, graph: analysis.graph }),
-    }));
+    const factors = named.map((slot) => addFactor(writer, slot, { source, type, graph: analysis.graph }));
     slots.push(...named);
     block.sites.forEach((site, i) => {
       const label = block.sites.length === 1 ? `tuckerd/layer${layer}` : `tuckerd/layer${layer}.${i}`;
@@ -98,26 +95,26 @@ function blockSlots(block: LocatedBlock, form: BlockForm): FactorSlot[] {
 }
 
 /**
- * Adds a factor to the model and returns the value that holds it. Inputs are float32 whatever the block computes in, so that
+ * Adds a factor to the model. Inputs are float32 whatever the block computes in, so that
  * callers feed one type.
  */
 function addFactor(
   writer: ModelWriter,
   slot: FactorSlot,
   { source, type, graph }: { readonly source: FactorSource; readonly type: number; readonly graph: Graph },
-): string {
+): Factor {
   if (source.factors === "inputs") {
     writer.input(tensorInfo(slot.name, DataType.FLOAT, slot.shape));
-    if (type === DataType.FLOAT) return slot.name;
+    if (type === DataType.FLOAT) return { slot, value: slot.name };
     const attributes = { to: BigInt(type) };
-    return writer.node(graph, "Cast", { inputs: [slot.name], label: `${slot.name}.cast`, attributes });
+    return { slot, value: writer.node(graph, "Cast", { inputs: [slot.name], label: `${slot.name}.cast`, attributes }) };
   }
   const { shape, data } = source.tensors(slot);
   const fits = shape.length === slot.shape.length &&
     slot.shape.every((size, i) => typeof size !== "number" || size === shape[i]);
   if (!fits) throw new RangeError(`factor ${slot.name} needs shape [${slot.shape}], got [${shape}]`);
   writer.initializer(floatTensor(slot.name, shape, data, type));
-  return slot.name;
+  return { slot, value: slot.name };
 }
 
 function checkForm(block: LocatedBlock, form: BlockForm): void {
@@ -141,6 +138,11 @@ function checkForm(block: LocatedBlock, form: BlockForm): void {
   const shared = form.key === "shared" && form.value === "shared";
   const apart = form.queryKey !== form.valueOutput || (form.queryKey === "reduced" && !shared);
   if (block.oneHeadSize && apart) refuse("its keys and values must have heads of one size");
+  for (const name of form.latent ?? []) {
+    if (block.noLatentCacheBecause !== undefined) refuse(`no latent cache: ${block.noLatentCacheBecause}`);
+    const able = isReduced(form, name) && (form[name] === "shared" || form[name] === "pair");
+    if (!able) refuse(`the ${name} cache can be latent only where ${name} runs reduced from two factors`);
+  }
   if (form.keyValueHeads !== block.heads && form.keyValueHeads !== block.keyValueHeads) {
     refuse(`${form.keyValueHeads} key and value heads are neither ${block.keyValueHeads} nor ${block.heads}`);
   }

@@ -10,13 +10,14 @@
 import { TuckerdError } from "../../errors.ts";
 import { withFields } from "../../onnx/codec.ts";
 import { floatTensor } from "../../onnx/tensor.ts";
-import { floatAttribute, intAttribute, makeNode } from "../../onnx/node.ts";
+import { floatAttribute, intAttribute, makeNode, type ValueInfoProto } from "../../onnx/node.ts";
 import { withDimension } from "../../onnx/value_info.ts";
 import type { FusedOperator } from "../site.ts";
 import type { BlockForm } from "../types.ts";
 import { extractColumns } from "../weights.ts";
 import { fullHeads } from "./expanded.ts";
-import { smallCache, writeOutputFactors } from "./reduced.ts";
+import { headsWidth, withWidth } from "./caches.ts";
+import { writeOutputFactors } from "./reduced.ts";
 import { retypeOutput } from "./retype.ts";
 import type { SiteWriter } from "./site_writer.ts";
 import { ungroupedOperand } from "./ungroup.ts";
@@ -79,8 +80,8 @@ function attributesOf(
 function retypeCache(at: SiteWriter, { past }: FusedOperator, form: BlockForm): void {
   for (const name of ["key", "value"] as const) {
     const reduced = (name === "value" ? form.valueOutput : form.queryKey) === "reduced";
-    const change = <T extends Parameters<typeof withDimension>[0]>(info: T): T =>
-      reduced ? smallCache(info, at.slot(`${name}.b`)) : withDimension(info, 1, form.keyValueHeads) as T;
+    const change = (info: ValueInfoProto): ValueInfoProto =>
+      reduced ? withWidth(info, headsWidth(at, form, name)) : withDimension(info, 1, form.keyValueHeads);
     const [input, output] = [past[name], at.site.present[name]];
     if (input !== undefined) at.writer.retype(at.graph.scopeOf(input)!, change(at.graph.input(input)!));
     if (output !== undefined) retypeOutput(at, output, change);

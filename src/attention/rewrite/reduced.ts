@@ -1,13 +1,14 @@
 /**
  * The reduced space: scores, values and contexts in ρ = r2 numbers per head. Where the block has a cache, that holds ρ
- * numbers per head too.
+ * numbers per head too, or the latent z.
  *
  * @module
  */
-import { withDimension } from "../../onnx/value_info.ts";
-import type { BlockForm, FactorSlot } from "../types.ts";
+import { isCached } from "../cache.ts";
+import type { BlockForm, CachedName } from "../types.ts";
 import { outputScale } from "../weights.ts";
-import { retypeOutput } from "./retype.ts";
+import { headsWidth, writeCache } from "./caches.ts";
+import { isLatent, latentContext, latentScores } from "./latent.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /**
@@ -23,11 +24,13 @@ export function writeReducedQueryKey(at: SiteWriter, form: BlockForm): void {
     : at.project("query", form.query);
   const scaledQuery = at.scaled(biased, query.scale * key.scale, "scale");
   const q = at.transpose(at.reshape(scaledQuery, [0, 0, heads, -1], { label: "query.heads" }), [0, 2, 1, 3], "query");
-  const k = keysAcross(at, form);
   const grouped = groups < heads ? at.reshape(q, [0, groups, -1, 0], { label: "query.groups" }) : q;
   const flat = at.rank(scores) === 3;
   const direct = groups === heads && !flat;
-  const product = at.matmul(grouped, k, { label: "scores", output: direct ? scores : undefined });
+  const output = direct ? scores : undefined;
+  const product = isLatent(form, "key")
+    ? latentScores(at, form, { query: grouped, output })
+    : at.matmul(grouped, keysAcross(at, form), { label: "scores", output });
   if (direct) return;
   const split = groups < heads
     ? at.reshape(product, [0, heads, -1, 0], { label: "scores.heads", output: flat ? undefined : scores })
@@ -40,10 +43,11 @@ export function writeReducedValueOutput(at: SiteWriter, form: BlockForm): void {
   const { query, probabilities } = at.site;
   const { heads } = query;
   const groups = form.keyValueHeads;
-  const v = cached(at, "value", form);
   const p = at.rank(probabilities) === 3 ? splitHeads(at, probabilities, heads) : probabilities;
   const grouped = groups < heads ? at.reshape(p, [0, groups, -1, 0], { label: "probabilities.groups" }) : p;
-  const product = at.matmul(grouped, v, { label: "context" });
+  const product = isLatent(form, "value")
+    ? latentContext(at, form, grouped)
+    : at.matmul(grouped, cachedHeads(at, "value", form), { label: "context" });
   const context = groups < heads ? at.reshape(product, [0, heads, -1, 0], { label: "context.split" }) : product;
   const joined = at.reshape(at.transpose(context, [0, 2, 1, 3], "context.positions"), [0, 0, -1], {
     label: "context.joined",
@@ -60,44 +64,19 @@ export function writeOutputFactors(at: SiteWriter, form: BlockForm, context: str
 
 /** Small keys as [B, G, ρ, S]. Without a cache one transposition does. */
 function keysAcross(at: SiteWriter, form: BlockForm): string {
-  if (!isCached(at, "key")) return at.transpose(splitGroups(at, "key", form), [0, 2, 3, 1], "key");
-  return at.transpose(cached(at, "key", form), [0, 1, 3, 2], "key.across");
+  if (!isCached(at.site, "key")) return at.transpose(splitGroups(at, "key", form), [0, 2, 3, 1], "key");
+  return at.transpose(cachedHeads(at, "key", form), [0, 1, 3, 2], "key.across");
 }
 
 /** [B, T, G, ρ]. */
-function splitGroups(at: SiteWriter, name: "key" | "value", form: BlockForm): string {
+function splitGroups(at: SiteWriter, name: CachedName, form: BlockForm): string {
   return at.reshape(at.project(name, form[name]), [0, 0, form.keyValueHeads, -1], { label: `${name}.heads` });
 }
 
-/** [B, G, T, ρ]. */
-function headsFirst(at: SiteWriter, name: "key" | "value", form: BlockForm): string {
-  return at.transpose(splitGroups(at, name, form), [0, 2, 1, 3], name);
-}
-
-function isCached(at: SiteWriter, name: "key" | "value"): boolean {
-  return at.site[name].past !== undefined || at.site.present[name] !== undefined;
-}
-
-/** New positions behind the past ones, [B, G, S, ρ]; what the model gives out for the next call is this small cache. */
-function cached(at: SiteWriter, name: "key" | "value", form: BlockForm): string {
-  const { past, fromCache } = at.site[name];
-  const present = at.site.present[name];
-  const slot = at.slot(`${name}.b`);
-  const output = present === undefined ? {} : { output: present };
-  if (present !== undefined) retypeOutput(at, present, (info) => smallCache(info, slot));
-  if (past !== undefined) at.writer.retype(at.graph.scopeOf(past)!, smallCache(at.graph.input(past)!, slot));
-  if (fromCache) return past!;
-  const fresh = headsFirst(at, name, form);
-  if (past === undefined) {
-    return present === undefined ? fresh : at.node("Identity", [fresh], { label: `${name}.present`, ...output });
-  }
-  return at.node("Concat", [past, fresh], { label: `${name}.all`, attributes: { axis: 2n }, ...output });
-}
-
-/** The type of a cache of G heads of ρ numbers, both taken from the width G·ρ of the projection's last factor. */
-export function smallCache<T extends Parameters<typeof withDimension>[0]>(info: T, slot: FactorSlot): T {
-  const [groups, rank] = String(slot.shape.at(-1)).split("*");
-  return withDimension(withDimension(info, 1, Number(groups)), 3, rank ?? `${slot.name}.size`) as T;
+/** All positions of key or value, [B, G, S, ρ]. */
+function cachedHeads(at: SiteWriter, name: CachedName, form: BlockForm): string {
+  const fresh = (): string => at.transpose(splitGroups(at, name, form), [0, 2, 1, 3], name);
+  return isCached(at.site, name) ? writeCache(at, name, fresh, headsWidth(at, form, name)) : fresh();
 }
 
 function outputSteps(form: BlockForm): readonly ("output.a" | "output.b" | "output.dense" | "up")[] {

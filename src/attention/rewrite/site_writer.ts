@@ -4,7 +4,7 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import type { AttributeValue } from "../../onnx/node.ts";
+import type { AttributeValue, GraphProto } from "../../onnx/node.ts";
 import type { HeadView } from "../heads.ts";
 import type { Site } from "../site.ts";
 import type { Tracer } from "../trace/tracer.ts";
@@ -32,7 +32,7 @@ export class SiteWriter {
   readonly writer: ModelWriter;
   readonly #label: string;
   readonly #factors: ReadonlyMap<FactorRole, Factor>;
-  readonly #down = new Map<string, string>();
+  readonly #made = new Map<string, string>();
 
   constructor(options: {
     readonly writer: ModelWriter;
@@ -108,13 +108,37 @@ export class SiteWriter {
 
   /** Query, key or value through its factors: [batch, positions, heads · ρ], or [..., heads · ρ] of other inputs. */
   project(name: "query" | "key" | "value", form: ProjectionForm): string {
+    return this.matmul(this.narrow(name, form), this.factor(`${name}.b`), { label: `${name}.b` });
+  }
+
+  /** What stands before the factor `b`: z of the shared or of an own first factor, [batch, positions, r1 or r]; else the input. */
+  narrow(name: "query" | "key" | "value", form: ProjectionForm): string {
     const { input } = this.site[name].projection;
-    const narrow = form === "shared"
-      ? this.#shared(input)
-      : form === "pair"
-      ? this.matmul(input, this.factor(`${name}.a`), { label: `${name}.a` })
-      : input;
-    return this.matmul(narrow, this.factor(`${name}.b`), { label: `${name}.b` });
+    if (form === "shared") {
+      return this.once(`down ${input}`, () => this.matmul(input, this.factor("down"), { label: "down" }));
+    }
+    if (form !== "pair") return input;
+    const role = `${name}.a` as const;
+    return this.once(role, () => this.matmul(input, this.factor(role), { label: role }));
+  }
+
+  /** A value that several parts of the site read, made when the first of them asks. */
+  once(key: string, make: () => string): string {
+    let value = this.#made.get(key);
+    if (value === undefined) this.#made.set(key, value = make());
+    return value;
+  }
+
+  /** One of two ways to compute the same value, taken at run time. What both read must be made before. */
+  choose(
+    condition: string,
+    ways: { readonly ifTrue: () => string; readonly ifFalse: () => string },
+    options: Omit<NodeOptions, "attributes">,
+  ): string {
+    const branch = (name: string, write: () => string): GraphProto =>
+      this.writer.branch(`${this.#label}/${options.label}.${name}`, this.elementType, write);
+    const attributes = { then_branch: branch("then", ways.ifTrue), else_branch: branch("else", ways.ifFalse) };
+    return this.node("If", [condition], { ...options, attributes });
   }
 
   /** One size of a value as a list of one number, at run time. */
@@ -132,12 +156,5 @@ export class SiteWriter {
   /** Number of dimensions of a value under the probe. */
   rank(name: string): number {
     return this.tracer.value(this.graph, name).shape!.length;
-  }
-
-  /** z = stream @ down, once for each stream. */
-  #shared(stream: string): string {
-    let z = this.#down.get(stream);
-    if (z === undefined) this.#down.set(stream, z = this.matmul(stream, this.factor("down"), { label: "down" }));
-    return z;
   }
 }

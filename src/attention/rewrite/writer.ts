@@ -9,12 +9,15 @@ import type { Graph } from "../../onnx/graph.ts";
 import type { OnnxModel } from "../../onnx/model.ts";
 import {
   type AttributeValue,
+  type GraphProto,
+  makeGraph,
   makeNode,
   type NodeProto,
   type TensorProto,
   type ValueInfoProto,
 } from "../../onnx/node.ts";
 import { DataType, floatTensor, int64Tensor } from "../../onnx/tensor.ts";
+import { typeInfo } from "../../onnx/value_info.ts";
 import type { Analysis } from "../find.ts";
 
 /** A graph edit under construction. */
@@ -32,6 +35,8 @@ export class ModelWriter {
   readonly #names: NameSource;
   readonly #edits = new Map<Graph, OpenEdit>();
   readonly #constants = new Map<string, string>();
+  /** Nodes of the branch that is being written. */
+  #branch: NodeProto[] | undefined;
 
   constructor(analysis: Pick<Analysis, "graph">) {
     this.#analysis = analysis;
@@ -61,8 +66,23 @@ export class ModelWriter {
       name,
       ...(spec.attributes === undefined ? {} : { attributes: spec.attributes }),
     });
-    this.#edit(graph).added.push(node);
+    (this.#branch ?? this.#edit(graph).added).push(node);
     return output;
+  }
+
+  /**
+   * A graph for a branch of If: the nodes that `write` adds, which see all values around them, and the value it returns as the
+   * only output.
+   */
+  branch(label: string, dataType: number, write: () => string): GraphProto {
+    if (this.#branch !== undefined) throw new TypeError("branches are written one after the other");
+    const node: NodeProto[] = this.#branch = [];
+    try {
+      const output = [typeInfo(write(), dataType)];
+      return makeGraph(this.fresh(label), node, output);
+    } finally {
+      this.#branch = undefined;
+    }
   }
 
   /** Adds a node made elsewhere, in place of the present producers of its outputs. */
