@@ -38,7 +38,7 @@ class Chain {
       () =>
         this.#add("Unsqueeze", [[signed]], random(2) === 0 && signed === axis ? shape.toSpliced(axis, 0, 1) : shape),
       () => this.#add("Reshape", [[-1, size]], [sizeOf(shape) / size, size]),
-      () => this.#add("Reshape", [[0, ...shape.slice(1, -1), -1]], shape),
+      () => this.#add("Reshape", [[0, ...shape.slice(1, -1), -1]], rank === 1 ? [...shape, 1] : shape),
       () => {
         const from = random(size);
         const length = 1 + random(size - from);
