@@ -6,7 +6,7 @@
  */
 import { print } from "../src/log.ts";
 
-const base = ["src/errors.ts", "src/log.ts", "src/config.ts", "src/config", "src/machine.ts"];
+const base = ["src/errors.ts", "src/log.ts", "src/config.ts", "src/config", "src/machine.ts", "src/release.ts"];
 const rooms: Record<string, string[]> = {
   "kernels": [],
   "src/errors.ts": base,
@@ -14,6 +14,7 @@ const rooms: Record<string, string[]> = {
   "src/config.ts": base,
   "src/config": base,
   "src/machine.ts": base,
+  "src/release.ts": base,
   "src/onnx": base,
   "src/hub": base,
   "src/attention": [...base, "src/onnx"],

@@ -62,30 +62,35 @@ function peakOf(pid: number): number | undefined {
   }
 }
 
-/** Compresses 1 layer and 4: were more than one layer held at a time, the second would take more. */
+/** Compresses 1, 2, 4 and 8 layers: were more than one layer held at a time, more layers would take more memory. */
 export async function benchMemory(): Promise<BenchResult[]> {
   const folder = await Deno.makeTempDir();
+  const layerBytes = 4 * 4096 * 4096 * 4;
+  const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
   try {
-    const usage: Usage[] = [];
-    for (const layers of [1, 4]) {
+    const results: BenchResult[] = [];
+    let one: Usage | undefined;
+    for (const layers of [1, 2, 4, 8]) {
       const model = `${folder}/gptj-${layers}`;
       await writeSyntheticModel(model, { ...sizes, layers });
       const args = ["compress", "--model", model, "--out", `${model}-out`, "--ranks", "64,4,2", "--cache-dir", "off"];
-      usage.push(await runMeasured([...args, "--device", "cpu"]));
+      const usage = await runMeasured([...args, "--device", "cpu"]);
+      await Deno.remove(model, { recursive: true });
+      await Deno.remove(`${model}-out`, { recursive: true });
+      one ??= usage;
+      const growth = (usage.peakBytes - one.peakBytes) / layerBytes;
+      results.push({
+        name: `compress GPT-J layers at 64,4,2: ${layers} (${gib(layers * layerBytes)} as float32)`,
+        baseline: "1 such layer",
+        seconds: usage.seconds,
+        baselineSeconds: one.seconds,
+        ratio: one.seconds / usage.seconds,
+        note: `peak memory of both processes ${gib(usage.peakBytes)}, ${
+          growth.toFixed(2)
+        } layers of float32 more than 1 layer`,
+      });
     }
-    const [one, four] = usage as [Usage, Usage];
-    const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
-    const layerBytes = 4 * 4096 * 4096 * 4;
-    const growth = (four.peakBytes - one.peakBytes) / layerBytes;
-    return [{
-      name: "compress 4 GPT-J layers (2.1 GB as float32) at 64,4,2",
-      baseline: "1 such layer",
-      seconds: four.seconds,
-      baselineSeconds: one.seconds,
-      ratio: one.seconds / four.seconds,
-      note: `peak memory of both processes ${gib(four.peakBytes)}, with one layer ${gib(one.peakBytes)}: ` +
-        `3 more layers add ${growth.toFixed(2)} layers of float32 weights`,
-    }];
+    return results;
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -4,15 +4,18 @@
  * @module
  */
 import type { OnnxModel } from "../onnx/model.ts";
+import { release } from "../release.ts";
 import { analyse, locatedBlock } from "./find.ts";
 import type { HeadView } from "./heads.ts";
 import type { OutputView, Site } from "./site.ts";
-import { readMatrix } from "./trace/matrix.ts";
+import { type MatrixNumbers, readMatrix } from "./trace/matrix.ts";
 import type { Projection } from "./trace/projection.ts";
 import type { AttentionBiases, AttentionBlock, AttentionWeights } from "./types.ts";
 
-/** Weights and biases of one block. */
-export interface ExtractedWeights {
+/** Weights and biases of one block. Disposing it gives the memory of the weights that were read back at once. */
+export interface ExtractedWeights extends Disposable {
+  /** Gives the memory of the weights that were read back at once; those that are asked for again are read again. */
+  forget(): void;
   readonly weights: AttentionWeights;
   readonly biases: AttentionBiases;
 }
@@ -49,12 +52,42 @@ export function extractWeights(model: OnnxModel, block: AttentionBlock): Extract
       return read.output();
     },
   };
-  return { weights, biases: biasesOf(site) };
+  return {
+    weights,
+    biases: biasesOf(site),
+    forget: () => {
+      for (const matrix of Object.values(read)) matrix.forget();
+    },
+    [Symbol.dispose]: () => {
+      for (const matrix of Object.values(read)) matrix.discard();
+    },
+  };
 }
 
-function once<T extends object>(read: () => T): () => T {
-  let value: T | undefined;
-  return () => value ??= read();
+interface LazyMatrix {
+  (): Float32Array;
+  /** Releases the matrix if it was read. */
+  forget(): void;
+  /** The same, and it can't be read any more. */
+  discard(): void;
+}
+
+function once(read: () => Float32Array): LazyMatrix {
+  let value: Float32Array | undefined;
+  let discarded = false;
+  const get = (): Float32Array => {
+    if (discarded) throw new TypeError("weights were read after they were disposed");
+    return value ??= read();
+  };
+  const forget = (): void => {
+    if (value !== undefined) release(value);
+    value = undefined;
+  };
+  const discard = (): void => {
+    discarded = true;
+    forget();
+  };
+  return Object.assign(get, { forget, discard });
 }
 
 /** What the context is multiplied by on its way to the output, apart from the weights. */
@@ -62,29 +95,38 @@ export function outputScale({ value, output }: Site): number {
   return value.scale * output.scale * output.projection.alpha;
 }
 
-/** A projection's matrix as d × N, whatever its layout in the file. May be a view of the file. */
-export function projectionMatrix({ graph, stored, rows, columns }: Projection, folder: string): Float32Array {
+/** A projection's matrix as d × N, whatever its layout in the file. */
+export function projectionMatrix({ graph, stored, rows, columns }: Projection, folder: string): MatrixNumbers {
   return readMatrix(graph, stored, { rows, columns, folder });
 }
 
 /** The matrix of one of query, key and value, d × (H·h). */
 export function extractColumns(view: HeadView, folder: string): Float32Array {
   const { rows, columns: width } = view.projection;
-  const matrix = projectionMatrix(view.projection, folder);
+  const { data: matrix, owned } = projectionMatrix(view.projection, folder);
   const { columns } = view;
+  if (owned && isEveryIndex(columns, width)) return matrix;
   const result = new Float32Array(rows * columns.length);
   for (let r = 0, at = 0; r < rows; r++) {
     for (let c = 0; c < columns.length; c++) result[at++] = matrix[r * width + columns[c]!]!;
   }
+  if (owned) release(matrix);
   return result;
+}
+
+/** Are these 0, 1, … count − 1? */
+function isEveryIndex(indices: Int32Array, count: number): boolean {
+  return indices.length === count && indices.every((index, i) => index === i);
 }
 
 /** The output matrix, (H·h) × d. */
 export function extractRows({ projection, rows }: OutputView, folder: string): Float32Array {
-  const matrix = projectionMatrix(projection, folder);
+  const { data: matrix, owned } = projectionMatrix(projection, folder);
+  if (owned && isEveryIndex(rows, projection.rows)) return matrix;
   const width = projection.columns;
   const result = new Float32Array(rows.length * width);
   rows.forEach((row, i) => result.set(matrix.subarray(row * width, (row + 1) * width), i * width));
+  if (owned) release(matrix);
   return result;
 }
 

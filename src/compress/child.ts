@@ -10,6 +10,7 @@ import { extractWeights, findAttention, type FoundAttention, MATRICES } from "..
 import { TuckerdError } from "../errors.ts";
 import { log } from "../log.ts";
 import { loadModel, type OnnxModel } from "../onnx/model.ts";
+import { release } from "../release.ts";
 import { decomposeLayer, type DenseMatrix, hosvd, truncatedSvd } from "../tucker/mod.ts";
 import { encodeFactorFile, type FactorFile, writeAtomically } from "./factor_file.ts";
 import { slicedLayer } from "./full_hosvd.ts";
@@ -54,28 +55,31 @@ async function perform(loaded: Loaded, task: Task, { source, full }: Means): Pro
   const where = { layer: block.layer, name: block.name };
   switch (task.task) {
     case "layer": {
+      using extracted = extractWeights(loaded.model, block);
       if (full !== null) {
-        const weights = () => extractWeights(loaded.model, block).weights;
-        return toFactorFile(await slicedLayer(task, { path: full, weights, ops: source, where }));
+        return toFactorFile(
+          await slicedLayer(task, { path: full, weights: () => extracted.weights, ops: source, where }),
+        );
       }
-      const { weights } = extractWeights(loaded.model, block);
+      const { weights } = extracted;
       const { value, ops } = await source.use((ops) =>
         task.matrixRanks === undefined
-          ? decomposeLayer(weights, { ...task, where }, ops)
+          ? decomposeLayer(weights, { ...task, where, onCopied: () => extracted.forget() }, ops)
           : truncateAttention(weights, { ranks: task.matrixRanks, where }, ops)
       );
       return toFactorFile({ decomposition: value, ...ops });
     }
     case "matrix": {
       const started = performance.now();
-      const matrix = matrixOf(loaded, task);
+      using matrix = matrixOf(loaded, task);
       const { value, ops } = await source.use((ops) =>
         truncatedSvd(matrix, { rank: task.rank, where: { ...where, matrix: task.matrix } }, ops)
       );
       return toMatrixFile({ ...value, ...ops, seconds: (performance.now() - started) / 1000 });
     }
     case "spectrum": {
-      const { weights } = extractWeights(loaded.model, block);
+      using extracted = extractWeights(loaded.model, block);
+      const { weights } = extracted;
       const { value: { layer, modes } } = await source.use(async (ops) => ({
         layer: await hosvd(weights, { layout: task.layout, balance: task.balance, where }, ops),
         modes: task.allModes ? await tablesOfModes(weights, { ...task, where }, ops) : undefined,
@@ -84,17 +88,28 @@ async function perform(loaded: Loaded, task: Task, { source, full }: Means): Pro
     }
     case "singular-values": {
       const place = `layer ${block.layer} (${block.name}), ${task.matrix}`;
-      return toSingularValuesFile(await singularValues(matrixOf(loaded, task), place));
+      using matrix = matrixOf(loaded, task);
+      return toSingularValuesFile(await singularValues(matrix, place));
     }
   }
 }
 
-function matrixOf(loaded: Loaded, { layer, index, matrix }: MatrixTask | SingularValuesTask): DenseMatrix {
+/** A matrix by name; disposing it gives its memory back. */
+function matrixOf(
+  loaded: Loaded,
+  { layer, index, matrix }: MatrixTask | SingularValuesTask,
+): DenseMatrix & Disposable {
   const name = MATRICES.find((name) => name === matrix);
-  if (name !== undefined) return attentionMatrix(extractWeights(loaded.model, blockOf(loaded, layer)).weights, name);
+  if (name !== undefined) {
+    const extracted = extractWeights(loaded.model, blockOf(loaded, layer));
+    const dispose = (): void => extracted[Symbol.dispose]();
+    return { ...attentionMatrix(extracted.weights, name), [Symbol.dispose]: dispose };
+  }
   const place = { layer, index, matrix: matrix as FeedForwardMatrixName };
   const { rows, columns } = feedForwardMatrix(findFeedForward(loaded.model), place);
-  return { data: extractFeedForward(loaded.model, place), shape: [rows, columns] };
+  const { data, owned } = extractFeedForward(loaded.model, place);
+  const dispose = (): void => owned ? release(data) : undefined;
+  return { data, shape: [rows, columns], [Symbol.dispose]: dispose };
 }
 
 async function serve(graphPath: string): Promise<void> {
@@ -112,7 +127,10 @@ async function serve(graphPath: string): Promise<void> {
       await source.open(command.device);
       for (const [index, file] of command.files.entries()) {
         const result = await perform(loaded, command.tasks[index]!, { source, full: command.full[index] ?? null });
-        await writeAtomically(file, encodeFactorFile(result));
+        const bytes = encodeFactorFile(result);
+        release(...Object.values(result.tensors).map(({ data }) => data));
+        await writeAtomically(file, bytes);
+        release(bytes);
         tell({ event: "task", id: command.id, index });
       }
       tell({ event: "done", id: command.id });

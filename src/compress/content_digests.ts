@@ -8,6 +8,7 @@ import { createHash } from "node:crypto";
 import { extractFeedForward, type FeedForwardMatrixName } from "../attention/feed_forward/mod.ts";
 import { extractWeights, type FoundAttention, MATRICES } from "../attention/mod.ts";
 import type { OnnxModel } from "../onnx/model.ts";
+import { release } from "../release.ts";
 import type { KeptTask } from "./layer_task.ts";
 
 /** Digests of the weights of one graph's layers; each is read once, one at a time. */
@@ -30,14 +31,18 @@ export class ContentDigests {
       const hash = createHash("sha256");
       if (network) {
         const { layer, index, matrix } = task;
-        hash.update(
-          bytesOf(extractFeedForward(this.#model, { layer, index, matrix: matrix as FeedForwardMatrixName })),
-        );
+        const place = { layer, index, matrix: matrix as FeedForwardMatrixName };
+        const { data, owned } = extractFeedForward(this.#model, place);
+        hash.update(bytesOf(data));
+        if (owned) release(data);
       } else {
         const { hiddenSize, heads, headSize, keyValueHeads } = this.#found.blocks[task.layer]!;
         hash.update(`${hiddenSize} ${heads} ${headSize} ${keyValueHeads}`);
-        const { weights } = extractWeights(this.#model, this.#found.blocks[task.layer]!);
-        for (const name of MATRICES) hash.update(bytesOf(weights[name]));
+        using extracted = extractWeights(this.#model, this.#found.blocks[task.layer]!);
+        for (const name of MATRICES) {
+          hash.update(bytesOf(extracted.weights[name]));
+          extracted.forget();
+        }
       }
       this.#digests.set(key, digest = hash.digest("hex"));
     }

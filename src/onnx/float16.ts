@@ -10,27 +10,41 @@ const scratch = new DataView(new ArrayBuffer(4));
 
 /** binary16 bit patterns as float32 values. */
 export function float16ToFloat32(bits: Uint16Array): Float32Array<ArrayBuffer> {
-  return Float32Array.from(bits, decodeHalf);
+  // A plain loop over a table: `from` with a function first makes a list of its source, which takes more memory than the numbers.
+  const table = halves ??= Float32Array.from({ length: 1 << 16 }, (_, pattern) => decodeHalf(pattern));
+  const values = new Float32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) values[i] = table[bits[i]!]!;
+  return values;
 }
+
+/** The values of all patterns, made at first use. */
+let halves: Float32Array | undefined;
 
 /** float32 values as binary16 bit patterns; what is too large becomes infinite. */
 export function float32ToFloat16(values: Float32Array): Uint16Array<ArrayBuffer> {
-  return Uint16Array.from(values, encodeHalf);
+  return encoded(values, encodeHalf);
 }
 
 /** bfloat16 bit patterns as float32 values. */
 export function bfloat16ToFloat32(bits: Uint16Array): Float32Array<ArrayBuffer> {
-  const words = Uint32Array.from(bits, (value) => value << 16);
+  const words = new Uint32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) words[i] = bits[i]! << 16;
   return new Float32Array(words.buffer);
 }
 
 /** float32 values as bfloat16 bit patterns. */
 export function float32ToBfloat16(values: Float32Array): Uint16Array<ArrayBuffer> {
-  return Uint16Array.from(values, (value) => {
+  return encoded(values, (value) => {
     if (Number.isNaN(value)) return 0x7fc0;
     const word = floatBits(value);
     return (word + 0x7fff + ((word >>> 16) & 1)) >>> 16;
   });
+}
+
+function encoded(values: Float32Array, encode: (value: number) => number): Uint16Array<ArrayBuffer> {
+  const bits = new Uint16Array(values.length);
+  for (let i = 0; i < values.length; i++) bits[i] = encode(values[i]!);
+  return bits;
 }
 
 function floatBits(value: number): number {

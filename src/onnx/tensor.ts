@@ -6,6 +6,7 @@
  */
 import { create } from "@bufbuild/protobuf";
 import { TuckerdError } from "../errors.ts";
+import { release } from "../release.ts";
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from "./float16.ts";
 import { externalLocation, readExternal } from "./external.ts";
 import { type TensorProto, TensorProto_DataLocation, TensorProtoSchema } from "./gen/onnx_pb.ts";
@@ -149,12 +150,26 @@ export function readFloats(tensor: TensorProto, folder: string): Float32Array {
     case DataType.FLOAT:
       return new Float32Array(...aligned(bytes, 4));
     case DataType.DOUBLE:
-      return Float32Array.from(new Float64Array(...aligned(bytes, 8)));
+      return converted(bytes, (stored) => Float32Array.from(new Float64Array(...aligned(stored, 8))));
     case DataType.FLOAT16:
-      return float16ToFloat32(new Uint16Array(...aligned(bytes, 2)));
+      return converted(bytes, (stored) => float16ToFloat32(new Uint16Array(...aligned(stored, 2))));
     default:
-      return bfloat16ToFloat32(new Uint16Array(...aligned(bytes, 2)));
+      return converted(bytes, (stored) => bfloat16ToFloat32(new Uint16Array(...aligned(stored, 2))));
   }
+
+  /** The numbers that bytes stand for; bytes that were read for this call alone aren't needed any more. */
+  function converted(stored: Uint8Array, convert: (stored: Uint8Array) => Float32Array): Float32Array {
+    const numbers = convert(stored);
+    if (isExternal(tensor)) release(stored);
+    return numbers;
+  }
+}
+
+/**
+ * Are numbers that `readFloats` or `readIntegers` gave held by nobody but their reader? What lies in the model itself may be a view of it.
+ */
+export function isOwned(tensor: TensorProto, numbers: Float32Array | Float64Array): boolean {
+  return numbers.buffer !== tensor.rawData.buffer;
 }
 
 /**
@@ -226,11 +241,13 @@ export function int64Tensor(
 }
 
 function rawBytes(tensor: TensorProto, folder: string, expected: number): Uint8Array {
-  const bytes = tensor.dataLocation === TensorProto_DataLocation.EXTERNAL
-    ? readExternal(externalLocation(tensor, folder), expected)
-    : tensor.rawData;
+  const bytes = isExternal(tensor) ? readExternal(externalLocation(tensor, folder), expected) : tensor.rawData;
   checkCount(tensor, bytes.byteLength, expected);
   return bytes;
+}
+
+function isExternal(tensor: TensorProto): boolean {
+  return tensor.dataLocation === TensorProto_DataLocation.EXTERNAL;
 }
 
 function checkCount(tensor: TensorProto, actual: number, expected: number): void {

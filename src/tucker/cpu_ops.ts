@@ -5,12 +5,15 @@
  * @module
  */
 import { type FloatArray, matmul, transposed } from "../linalg/mod.ts";
+import { release } from "../release.ts";
 import type { OpsTensor, TuckerOps } from "./ops.ts";
 
 /** `TuckerOps` with arrays of another precision on the host side. */
-export interface PreciseOps<T extends FloatArray> extends Omit<TuckerOps, "tensor" | "read"> {
+export interface PreciseOps<T extends FloatArray> extends Omit<TuckerOps, "tensor" | "adopt" | "read"> {
   /** Copies host data in. */
   tensor(data: T, shape: readonly number[]): OpsTensor;
+  /** Takes host data over. */
+  adopt(data: T, shape: readonly number[]): OpsTensor;
   /** Copies a tensor out. */
   read(tensor: OpsTensor): Promise<T>;
 }
@@ -34,22 +37,45 @@ const PARTIAL_GRAMS = 1 << 24;
 /** Up to this size a Gram matrix is memory-bound, and plain float64 loops over the data are as fast as a product. */
 const SMALL_GRAM = 8;
 
-/** Data that may still be under computation; an error surfaces at whoever awaits it. */
-class CpuTensor<T extends FloatArray> implements OpsTensor {
-  #data: Promise<T> | undefined;
+/**
+ * Numbers that may still be under computation; an error surfaces at whoever awaits them. Their memory is given back when their tensor
+ * is disposed and nothing computes with them any more.
+ */
+class Numbers<T extends FloatArray> {
+  readonly #data: Promise<T>;
+  /** The tensor, and the computations that have begun. */
+  #users = 1;
 
-  constructor(data: Promise<T>, readonly shape: readonly number[]) {
+  constructor(data: Promise<T>) {
     this.#data = data;
     data.catch(() => {}); // not unhandled: rethrown to the reader
   }
 
-  get data(): Promise<T> {
-    if (this.#data === undefined) throw new TypeError(`tensor [${this.shape}] was used after it was disposed`);
+  /** The numbers, kept until `drop` is called as often. */
+  hold(): Promise<T> {
+    this.#users++;
     return this.#data;
   }
 
+  drop(): void {
+    if (--this.#users === 0) this.#data.then((data) => release(data), () => {});
+  }
+}
+
+/** Numbers under a shape; reshaped tensors share those of the one that they come from. */
+class CpuTensor<T extends FloatArray> implements OpsTensor {
+  #disposed = false;
+
+  constructor(readonly numbers: Numbers<T>, readonly shape: readonly number[], readonly origin?: CpuTensor<T>) {}
+
+  get disposed(): boolean {
+    return this.#disposed || this.origin?.disposed === true;
+  }
+
   [Symbol.dispose](): void {
-    this.#data = undefined;
+    if (this.#disposed) return;
+    this.#disposed = true;
+    if (this.origin === undefined) this.numbers.drop();
   }
 }
 
@@ -63,17 +89,22 @@ class CpuOps<T extends FloatArray> implements PreciseOps<T> {
   }
 
   tensor(data: T, shape: readonly number[]): OpsTensor {
-    checkSize("tensor", data.length, shape);
-    return new CpuTensor(Promise.resolve(new this.#type(data)), shape);
+    return this.adopt(new this.#type(data), shape);
   }
 
-  async read(tensor: OpsTensor): Promise<T> {
-    return new this.#type(await this.#data(tensor));
+  adopt(data: T, shape: readonly number[]): OpsTensor {
+    checkSize("tensor", data.length, shape);
+    return new CpuTensor(new Numbers(Promise.resolve(data)), shape);
+  }
+
+  read(tensor: OpsTensor): Promise<T> {
+    return this.#with([tensor], (data) => new this.#type(data));
   }
 
   reshape(tensor: OpsTensor, shape: readonly number[]): OpsTensor {
     checkSize("reshape", size(tensor.shape), shape);
-    return new CpuTensor(this.#data(tensor), shape);
+    const own = this.#own(tensor);
+    return new CpuTensor(own.numbers, shape, own);
   }
 
   modeProduct(tensor: OpsTensor, mode: number, matrix: OpsTensor): OpsTensor {
@@ -84,23 +115,23 @@ class CpuOps<T extends FloatArray> implements PreciseOps<T> {
         `modeProduct: mode ${mode} of [${tensor.shape}] needs a matrix of ${length} rows, got ${rows}`,
       );
     }
-    const product = async (): Promise<T> => {
-      const [data, factor] = await Promise.all([this.#data(tensor), this.#data(matrix)]);
+    const product = this.#with([tensor, matrix], (data, factor) => {
       if (inner === 1) return matmul(data, factor, { m: outer, k: length, n: columns });
       const left = transposed(factor, rows, columns);
       return matmul(left, data, { m: columns, k: length, n: inner, batch: outer });
-    };
-    return new CpuTensor(product(), tensor.shape.with(mode, columns));
+    });
+    return new CpuTensor(new Numbers(product), tensor.shape.with(mode, columns));
   }
 
   async gram(tensor: OpsTensor, mode: number): Promise<Float64Array> {
     const sizes = modeSizes("gram", tensor.shape, mode);
-    const data = await this.#data(tensor);
-    if (sizes.length <= SMALL_GRAM) return smallGram(data, sizes);
-    return symmetrised(
-      sizes.inner === 1 ? await gramOfColumns(data, sizes) : await gramOfRows(data, sizes),
-      sizes.length,
-    );
+    return await this.#with([tensor], async (data) => {
+      if (sizes.length <= SMALL_GRAM) return smallGram(data, sizes);
+      return symmetrised(
+        sizes.inner === 1 ? await gramOfColumns(data, sizes) : await gramOfRows(data, sizes),
+        sizes.length,
+      );
+    });
   }
 
   matmul(
@@ -116,20 +147,35 @@ class CpuOps<T extends FloatArray> implements PreciseOps<T> {
     if (k !== inner) {
       throw new RangeError(`matmul: inner sizes must agree, got ${m}×${k} times ${inner}×${n}`);
     }
-    const product = async (): Promise<T> => {
-      const [left, right] = await Promise.all([this.#data(a), this.#data(b)]);
-      return matmul(left, right, { m, k, n, transposeA, transposeB });
-    };
-    return new CpuTensor(product(), [m, n]);
+    const product = this.#with(
+      [a, b],
+      (left, right) => matmul(left, right, { m, k, n, transposeA, transposeB }),
+    );
+    return new CpuTensor(new Numbers(product), [m, n]);
   }
 
-  #data(tensor: OpsTensor): Promise<T> {
+  /** Computes with the numbers of tensors, which may be disposed meanwhile. The result must not share memory with them. */
+  async #with<N extends OpsTensor[], R>(
+    tensors: readonly [...N],
+    compute: (...data: { [K in keyof N]: T }) => R | Promise<R>,
+  ): Promise<R> {
+    const numbers = tensors.map((tensor) => this.#own(tensor).numbers);
+    const data = numbers.map((each) => each.hold());
+    try {
+      return await compute(...await Promise.all(data) as { [K in keyof N]: T });
+    } finally {
+      for (const each of numbers) each.drop();
+    }
+  }
+
+  #own(tensor: OpsTensor): CpuTensor<T> {
     if (!(tensor instanceof CpuTensor)) throw new TypeError("the tensor belongs to other operations than these");
-    return tensor.data;
+    if (tensor.disposed) throw new TypeError(`tensor [${tensor.shape}] was used after it was disposed`);
+    return tensor;
   }
 
   [Symbol.dispose](): void {
-    // host memory belongs to the collector
+    // tensors give their memory back themselves
   }
 }
 
@@ -188,6 +234,7 @@ async function gramOfRows<T extends FloatArray>(data: T, { outer, length, inner 
       const whole = data.subarray(o * length * inner, (o + batch) * length * inner) as T;
       const part = k === inner ? whole : columnsOf(whole, inner, start, k);
       addPieces(gram, await matmul(part, part, { m: length, k, n: length, batch, transposeB: true }));
+      if (part !== whole) release(part);
     }
   }
   return gram;
@@ -203,11 +250,12 @@ function columnsOf<T extends FloatArray>(matrix: T, width: number, start: number
   return part;
 }
 
-/** Adds all matrices of a batch to `sum`. */
+/** Adds all matrices of a batch to `sum`, and releases them. */
 function addPieces(sum: Float64Array, pieces: FloatArray): void {
   for (let start = 0; start < pieces.length; start += sum.length) {
     for (let i = 0; i < sum.length; i++) sum[i]! += pieces[start + i]!;
   }
+  release(pieces);
 }
 
 function symmetrised(matrix: Float64Array, n: number): Float64Array {

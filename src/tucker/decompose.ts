@@ -8,7 +8,7 @@ import { TuckerdError } from "../errors.ts";
 import { engineFor } from "./engine.ts";
 import { hooi, type HooiResult } from "./hooi.ts";
 import { laserRank, truncatedSvd } from "./low_rank.ts";
-import { commonFactor, normalisation } from "./normalise.ts";
+import { commonFactor, normalisation, scaledNumbers } from "./normalise.ts";
 import type { TuckerOps } from "./ops.ts";
 import { checkRanks } from "./ranks.ts";
 import { reconstructionErrors } from "./reconstruct.ts";
@@ -41,6 +41,11 @@ export interface DecomposeOptions {
   readonly sweeps?: number | undefined;
   readonly tolerance?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /**
+   * Called when a 4-D decomposition has copied the weights and won't look at them again until it measures its errors: a caller that
+   * can read them again may give their memory back.
+   */
+  readonly onCopied?: (() => void) | undefined;
   /** For error texts. */
   readonly where: LayerPlace;
 }
@@ -96,7 +101,7 @@ async function tucker4(weights: AttentionWeights, options: ComputeOptions, ops: 
         u1: new Float32Array(result.u1),
         u2: new Float32Array(result.u2),
         u3: new Float32Array(result.u3),
-        core: Float32Array.from(result.core, (value) => value * norm),
+        core: scaledNumbers(result.core, norm),
         matrixScales,
       },
     },
@@ -118,7 +123,7 @@ async function tucker3(weights: AttentionWeights, options: ComputeOptions, ops: 
       ranks: [r1, r2],
       u1: new Float32Array(result.u1),
       u2: new Float32Array(result.u2),
-      core: Float32Array.from(result.core, (value) => value * norm),
+      core: scaledNumbers(result.core, norm),
     };
     sweeps = Math.max(sweeps, result.sweeps);
     converged &&= result.converged;
@@ -172,5 +177,6 @@ async function partialTucker(
   const engine = engineFor(ops, hiddenSize * options.matrices.length * heads * headSize);
   const unit = commonFactor(options.factors);
   using tensor = await engine.uploadWeights(tensorise(weights, options, engine.Array), shape, unit);
+  if (options.matrices.length === MATRICES.length) options.onCopied?.();
   return await hooi(engine, tensor, options);
 }

@@ -6,6 +6,7 @@
  */
 import type { FloatArray } from "../linalg/mod.ts";
 import { createFloat64Ops } from "./cpu_ops.ts";
+import { release } from "../release.ts";
 import type { OpsTensor, TuckerOps } from "./ops.ts";
 
 /** Tensor operations with float64 factors on the host. */
@@ -14,7 +15,10 @@ export interface TensorEngine extends Pick<TuckerOps, "modeProduct" | "gram" | "
   readonly Array: new (length: number) => FloatArray;
   /** Copies host data in, rounding to the precision of the backend. */
   upload(data: FloatArray, shape: readonly number[]): OpsTensor;
-  /** Copies weights in, in a smaller format where the backend has one that loses nothing (see `TuckerOps.weights`). */
+  /**
+   * Takes weights over: nobody else may hold the array, which may be gone at once. They are kept in a smaller format where the backend
+   * has one that loses nothing (see `TuckerOps.weights`), and without a copy where numbers stay on the host.
+   */
   uploadWeights(data: FloatArray, shape: readonly number[], unit: number): Promise<OpsTensor>;
   /** Copies a tensor out. */
   download(tensor: OpsTensor): Promise<Float64Array>;
@@ -59,8 +63,13 @@ function float32Engine(ops: TuckerOps, accuracy: Accuracy): TensorEngine {
     ...accuracy,
     Array: Float32Array,
     upload: (data, shape) => ops.tensor(float32(data), shape),
-    uploadWeights: async (data, shape, unit) =>
-      await ops.weights?.(float32(data), shape, unit) ?? ops.tensor(float32(data), shape),
+    uploadWeights: async (data, shape, unit) => {
+      const numbers = float32(data);
+      const small = await ops.weights?.(numbers, shape, unit);
+      if (small === undefined) return ops.adopt(numbers, shape);
+      release(numbers);
+      return small;
+    },
     download: async (tensor) => new Float64Array(await ops.read(tensor)),
   };
 }
@@ -74,7 +83,8 @@ function float64Engine(accuracy: Accuracy): TensorEngine {
     ...accuracy,
     Array: Float64Array,
     upload,
-    uploadWeights: (data, shape) => Promise.resolve(upload(data, shape)),
+    uploadWeights: (data, shape) =>
+      Promise.resolve(ops.adopt(data instanceof Float64Array ? data : new Float64Array(data), shape)),
     download: (tensor) => ops.read(tensor),
   };
 }

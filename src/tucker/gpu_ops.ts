@@ -12,6 +12,7 @@ import { narrow } from "../gpu/half.ts";
 import { ProductPlanner } from "../gpu/product.ts";
 import type { Box3 } from "../gpu/region.ts";
 import { log } from "../log.ts";
+import { release } from "../release.ts";
 import type { OpsTensor, TuckerOps } from "./ops.ts";
 
 /** Options of {@linkcode createGpuOps}. */
@@ -69,6 +70,12 @@ class GpuOps implements TuckerOps {
   tensor(data: Float32Array, shape: readonly number[]): OpsTensor {
     checkSize("tensor", data.length, shape);
     return new GpuTensor(GpuArray.from(this.#device, data, `tensor [${shape}]`), [...shape], true);
+  }
+
+  adopt(data: Float32Array, shape: readonly number[]): OpsTensor {
+    const tensor = this.tensor(data, shape);
+    release(data);
+    return tensor;
   }
 
   async weights(data: Float32Array, shape: readonly number[], unit: number): Promise<OpsTensor> {

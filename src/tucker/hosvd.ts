@@ -10,7 +10,7 @@ import { symmetricEigen } from "../linalg/mod.ts";
 import { engineFor, type TensorEngine } from "./engine.ts";
 import { ErrorTable } from "./error_table.ts";
 import type { OpsTensor, TuckerOps } from "./ops.ts";
-import { commonFactor, normalisation } from "./normalise.ts";
+import { commonFactor, normalisation, scaledNumbers } from "./normalise.ts";
 import { checkRanks } from "./ranks.ts";
 import { checkWeights, type LayerPlace, matrixNorms, tensorise } from "./tensorise.ts";
 import type { LayerDecomposition, Layout, Ranks, TuckerFactors } from "./types.ts";
@@ -77,7 +77,7 @@ export async function hosvd(weights: AttentionWeights, options: HosvdOptions, op
       u1: new Float32Array(u1.vectors),
       u2: new Float32Array(u2.vectors),
       u3: new Float32Array(u3.vectors),
-      core: Float32Array.from(core, (value) => value * norm),
+      core: scaledNumbers(core, norm),
       matrixScales,
     },
     singularValues: { hidden: spectrum(u1), headSize: spectrum(u2), stack: spectrum(u3) },

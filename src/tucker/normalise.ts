@@ -15,6 +15,13 @@ export interface Normalisation {
   readonly matrixScales: readonly [number, number, number, number];
 }
 
+/** Numbers times a factor, rounded to float32. */
+export function scaledNumbers(numbers: Float64Array, factor: number): Float32Array {
+  const scaled = new Float32Array(numbers.length);
+  for (let i = 0; i < numbers.length; i++) scaled[i] = numbers[i]! * factor;
+  return scaled;
+}
+
 /** Works out the scaling from the matrices' norms; matrices of zeros stay zero. */
 export function normalisation(
   norms: Readonly<Record<MatrixName, number>>,

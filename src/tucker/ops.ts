@@ -20,6 +20,9 @@ export interface TuckerOps extends Disposable {
   /** Copies host data in. The caller may reuse `data` afterwards. */
   tensor(data: Float32Array, shape: readonly number[]): OpsTensor;
 
+  /** Takes host data over: it belongs to the tensor, and its memory is given back as soon as the tensor doesn't need it. */
+  adopt(data: Float32Array, shape: readonly number[]): OpsTensor;
+
   /**
    * Copies weights of norm at most 1 in, in the smallest format that loses nothing of them; where it is missing, `tensor`
    * serves. `adapter` says what was chosen, from then until the next weights.

@@ -5,6 +5,7 @@
  */
 import { type AttentionWeights, MATRICES, type MatrixName } from "../attention/types.ts";
 import { matmul } from "../linalg/mod.ts";
+import { release } from "../release.ts";
 import { type MatrixProduct, matrixProducts } from "./matrix_products.ts";
 import type { LayerFactors, Layout, MatrixErrors } from "./types.ts";
 
@@ -24,6 +25,7 @@ export async function reconstruct(
     const dense = new Float32Array(weights[name].length);
     for await (const block of productBlocks(product)) {
       storeBlock(product, block, dense);
+      release(block.numbers);
     }
     result[name] = dense;
   }
@@ -53,6 +55,7 @@ export async function reconstructionErrors(
     let sum = 0;
     for await (const block of productBlocks(product)) {
       sum += squaredDistance(product, block, original);
+      release(block.numbers);
     }
     residuals[name] = Math.sqrt(sum);
   }

@@ -63,7 +63,7 @@ for (const { model: name, file, path } of SUBJECTS) {
         `layer ${layer}`,
       );
       for (const { name, rows, columns } of matrices) {
-        const matrix = extractFeedForward(model, { layer, index: 0, matrix: name });
+        const { data: matrix } = extractFeedForward(model, { layer, index: 0, matrix: name });
         assertEquals(matrix.length, rows * columns);
         assert(matrix.every(Number.isFinite));
       }
@@ -94,7 +94,7 @@ for (const [name, { m }] of Object.entries(NETWORKS)) {
         factors: "initializers",
         // W = W·1, which a pair runs as it runs any two matrices.
         tensors: ({ layer, index, matrix, part }: FeedForwardForm & { readonly part: string }) => {
-          const data = extractFeedForward(model, { layer, index, matrix });
+          const { data } = extractFeedForward(model, { layer, index, matrix });
           const columns = matrix === "fc_out" ? data.length / m : m;
           return part === "b"
             ? { shape: [columns, columns], data: identity(columns) }

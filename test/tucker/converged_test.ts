@@ -69,6 +69,10 @@ class Float32Only implements TuckerOps {
     return this.cpu.tensor(data, shape);
   }
 
+  adopt(data: Float32Array, shape: readonly number[]): OpsTensor {
+    return this.cpu.adopt(data, shape);
+  }
+
   read(tensor: OpsTensor): Promise<Float32Array> {
     return this.cpu.read(tensor);
   }

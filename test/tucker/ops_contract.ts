@@ -49,6 +49,14 @@ export function opsContract(name: string, create: () => Promise<TuckerOps>): voi
     assertEquals(await ops.read(tensor), before, "a second read");
   });
 
+  contract("adopt takes the numbers over", async (ops) => {
+    const data = randomArray(60, 4);
+    const before = data.slice();
+    using tensor = ops.adopt(data, [3, 4, 5]);
+    assertEquals(tensor.shape, [3, 4, 5]);
+    assertEquals(await ops.read(tensor), before);
+  });
+
   contract("a large tensor survives the way in and out", async (ops) => {
     const data = randomArray(3_000_001, 2);
     using tensor = ops.tensor(data, [3_000_001]);

@@ -17,6 +17,7 @@ import { inOrder } from "../../onnx/order.ts";
 import { analyse, type Analysis } from "../find.ts";
 import { projectionMatrix } from "../weights.ts";
 import { readInput } from "./input.ts";
+import type { MatrixNumbers } from "../trace/matrix.ts";
 import { type Projection, storedName } from "../trace/projection.ts";
 import {
   FEED_FORWARD_MATRICES,
@@ -51,11 +52,11 @@ export function locateFeedForward(model: OnnxModel): readonly LocatedFeedForward
 }
 
 /**
- * A matrix as rows × columns. It may be a view of the file: don't write to it.
+ * A matrix as rows × columns.
  *
  * @throws RangeError if the model has no such matrix; TuckerdError "bad-model" if it can't be read.
  */
-export function extractFeedForward(model: OnnxModel, place: FeedForwardPlace): Float32Array {
+export function extractFeedForward(model: OnnxModel, place: FeedForwardPlace): MatrixNumbers {
   const [site] = locatedMatrix(model, place).sites;
   return projectionMatrix(site, model.folder);
 }

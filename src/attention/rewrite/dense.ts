@@ -65,7 +65,8 @@ function rewrittenProjections(
   const open = (projection: Projection): Float32Array => {
     let rewritten = matrices.get(projection.node);
     if (rewritten === undefined) {
-      rewritten = { projection, matrix: projectionMatrix(projection, folder).slice() };
+      const { data, owned } = projectionMatrix(projection, folder);
+      rewritten = { projection, matrix: owned ? data : data.slice() };
       matrices.set(projection.node, rewritten);
     }
     return rewritten.matrix;

@@ -5,6 +5,7 @@
  * @module
  */
 import { TuckerdError } from "../../errors.ts";
+import { release } from "../../release.ts";
 import type { Graph } from "../../onnx/graph.ts";
 import {
   floatAttribute,
@@ -16,7 +17,7 @@ import {
   tensorAttribute,
   type TensorProto,
 } from "../../onnx/node.ts";
-import { isFloating, isInteger, readFloats, readIntegers, sizeOf, tensorShape } from "../../onnx/tensor.ts";
+import { isFloating, isInteger, isOwned, readFloats, readIntegers, sizeOf, tensorShape } from "../../onnx/tensor.ts";
 import { movementOf } from "./movement.ts";
 import { axisOf, broadcastIndex, broadcastShapes, DATA_LIMIT, type Value } from "./value.ts";
 
@@ -24,6 +25,8 @@ import { axisOf, broadcastIndex, broadcastShapes, DATA_LIMIT, type Value } from 
 export interface ConstantArray {
   readonly shape: readonly number[];
   readonly data: ArrayLike<number>;
+  /** Nobody else holds the numbers: whoever asked for them may change them, and release them. */
+  readonly owned: boolean;
 }
 
 /** What is known of a stored tensor: numbers only where they are few. */
@@ -45,14 +48,14 @@ export function constantNodeArray(node: NodeProto, folder: string): ConstantArra
   const tensor = tensorAttribute(node, "value");
   if (tensor !== undefined) return isReadable(tensor) ? tensorArray(tensor, folder) : undefined;
   for (const { name } of node.attribute) {
-    if (name === "value_float") return { shape: [], data: [floatAttribute(node, name, 0)] };
-    if (name === "value_int") return { shape: [], data: [intAttribute(node, name, 0)] };
+    if (name === "value_float") return { shape: [], data: [floatAttribute(node, name, 0)], owned: false };
+    if (name === "value_int") return { shape: [], data: [intAttribute(node, name, 0)], owned: false };
     const list = name === "value_floats"
       ? floatsAttribute(node, name)
       : name === "value_ints"
       ? intsAttribute(node, name)
       : undefined;
-    if (list !== undefined) return { shape: [list.length], data: list };
+    if (list !== undefined) return { shape: [list.length], data: list, owned: false };
   }
   return undefined;
 }
@@ -60,7 +63,7 @@ export function constantNodeArray(node: NodeProto, folder: string): ConstantArra
 /** All numbers of a stored tensor. */
 export function tensorArray(tensor: TensorProto, folder: string): ConstantArray {
   const data = isFloating(tensor.dataType) ? readFloats(tensor, folder) : readIntegers(tensor, folder);
-  return { shape: tensorShape(tensor), data };
+  return { shape: tensorShape(tensor), data, owned: isOwned(tensor, data) };
 }
 
 /**
@@ -94,14 +97,26 @@ function evaluateConstant(
   if (node.opType === "Constant") return constantNodeArray(node, wanted.folder);
   const inputs = node.input.map((name) => name === "" ? undefined : knownConstant(graph, name, wanted.folder));
   if (node.input.some((name, i) => name !== "" && inputs[i] === undefined)) return undefined;
+  const result = computeConstant(node, inputs, wanted.name);
+  for (const input of inputs) if (input?.owned && input.data !== result?.data) release(input.data);
+  return result;
+}
+
+function computeConstant(
+  node: NodeProto,
+  inputs: readonly (ConstantArray | undefined)[],
+  output: string,
+): ConstantArray | undefined {
   const values = inputs.map((input) => input && { ...input, integer: false, constant: true });
   const movement = movementOf(node, values);
   if (movement !== undefined) {
-    const { shape, index } = movement.outputs[node.output.indexOf(wanted.name)]!;
-    const data = movement.dataInputs.length === 1
-      ? inputs[movement.dataInputs[0]!]!.data
-      : Float32Array.from(movement.dataInputs.flatMap((i) => Array.from(inputs[i]!.data)));
-    return { shape, data: index === undefined ? data : Float32Array.from(index(), (i) => data[i]!) };
+    const { shape, index } = movement.outputs[node.output.indexOf(output)]!;
+    const { data, owned } = movement.dataInputs.length === 1
+      ? inputs[movement.dataInputs[0]!]!
+      : { data: Float32Array.from(movement.dataInputs.flatMap((i) => Array.from(inputs[i]!.data))), owned: true };
+    return index === undefined
+      ? { shape, data, owned }
+      : { shape, data: Float32Array.from(index(), (i) => data[i]!), owned: true };
   }
   return node.opType === "DequantizeLinear" ? dequantised(node, inputs) : combineConstants(node, inputs);
 }
@@ -128,7 +143,7 @@ function dequantised(node: NodeProto, inputs: readonly (ConstantArray | undefine
     const channel = channelOf(i);
     return (x.data[i]! - (zeroPoint?.data[channel] ?? 0)) * scale.data[channel]!;
   });
-  return { shape, data };
+  return { shape, data, owned: true };
 }
 
 const COMBINE: Readonly<Record<string, (a: number, b: number) => number>> = {
@@ -144,5 +159,5 @@ function combineConstants(node: NodeProto, inputs: readonly (ConstantArray | und
   if (compute === undefined || a === undefined || b === undefined) return undefined;
   const shape = broadcastShapes([a.shape, b.shape]);
   const [ia, ib] = [broadcastIndex(a.shape, shape), broadcastIndex(b.shape, shape)];
-  return { shape, data: Float32Array.from(ia, (i, k) => compute(a.data[i]!, b.data[ib[k]!]!)) };
+  return { shape, data: Float32Array.from(ia, (i, k) => compute(a.data[i]!, b.data[ib[k]!]!)), owned: true };
 }

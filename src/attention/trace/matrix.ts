@@ -6,6 +6,7 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
+import { release } from "../../release.ts";
 import { constantArray } from "./constants.ts";
 
 /** Where a matrix is stored, and how. */
@@ -53,13 +54,33 @@ export interface MatrixSizes {
   readonly columns: number;
 }
 
-/** Reads a matrix as rows × columns. The result may be a view of the file: don't write to it. */
-export function readMatrix(
-  graph: Graph,
+/** Numbers of a matrix, row-major. */
+export interface MatrixNumbers {
+  readonly data: Float32Array;
+  /** Nobody else holds them. Otherwise they may be a view of the file, which must not be written to. */
+  readonly owned: boolean;
+}
+
+/** How a matrix is read: its sizes, and the folder of external data. */
+export interface MatrixPlace extends MatrixSizes {
+  readonly folder: string;
+}
+
+/** Reads a matrix as rows × columns. */
+export function readMatrix(graph: Graph, stored: StoredMatrix, place: MatrixPlace): MatrixNumbers {
+  const constant = constantArray(graph, stored.name, place.folder);
+  const data = numbersOf(constant.data, stored, { graph, ...place });
+  if (data === constant.data) return { data, owned: constant.owned };
+  if (constant.owned) release(constant.data);
+  return { data, owned: true };
+}
+
+/** The real numbers that stored ones stand for; the very same array where nothing has to be done. */
+function numbersOf(
+  data: ArrayLike<number>,
   stored: StoredMatrix,
-  { rows, columns, folder }: MatrixSizes & { readonly folder: string },
+  { graph, rows, columns, folder }: MatrixPlace & { readonly graph: Graph },
 ): Float32Array {
-  const data = constantArray(graph, stored.name, folder).data;
   switch (stored.kind) {
     case "plain": {
       const matrix = data instanceof Float32Array ? data : Float32Array.from(data);
