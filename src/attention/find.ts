@@ -10,6 +10,7 @@ import type { OnnxModel } from "../onnx/model.ts";
 import { nodeName, type NodeProto, operatorOf } from "../onnx/node.ts";
 import { TuckerdError } from "../errors.ts";
 import { describeCache } from "./cache.ts";
+import { contestedSites } from "./contested.ts";
 import { findAtAttention, findAtOperator } from "./families/fused.ts";
 import { findAtSoftmax } from "./families/softmax.ts";
 import { type Fillers, joinReader } from "./cache_reader.ts";
@@ -96,14 +97,15 @@ function analyseOnce(model: OnnxModel): Analysis {
   const tracer = new Tracer(runs as [ProbeRun, ProbeRun], model.folder);
   const judged = judgeAll(tracer, graph);
   const fillers = fillersOf(model, { tracer, judged });
+  const found = judged.map(([anchor, verdict]): [NodeProto, Site | string] => {
+    if ("site" in verdict) return [anchor, verdict.site];
+    return [anchor, "reader" in verdict ? joinReader(tracer, verdict.reader, fillers) : verdict.reason];
+  });
+  const contested = contestedSites(found.flatMap(([, site]) => typeof site === "string" ? [] : site));
   const sites = new Map<string, [Site, ...Site[]]>();
   const skipped: SkippedAttention[] = [];
-  for (const [anchor, verdict] of judged) {
-    const site = "site" in verdict
-      ? verdict.site
-      : "reader" in verdict
-      ? joinReader(tracer, verdict.reader, fillers)
-      : verdict.reason;
+  for (const [anchor, candidate] of found) {
+    const site = typeof candidate === "string" ? candidate : contested.get(candidate) ?? candidate;
     if (typeof site === "string") {
       skipped.push(skip(anchor, site));
       continue;

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { sizeOf } from "../onnx/tensor.ts";
 import type { Projection } from "./trace/projection.ts";
 import type { Source, Trace } from "./trace/trace.ts";
 import type { Tracer } from "./trace/tracer.ts";
@@ -74,8 +75,7 @@ export function readHeads(tracer: Tracer, trace: Trace, transposed: boolean): He
     return { ...common(projection, operand, heads), columns, scale: 1, bias: undefined, inexact: trace.inexact, past };
   }
   const exact = exactColumns(operand, sizes);
-  if (typeof exact === "string") return exact;
-  return { ...common(projection, operand, heads), ...exact, inexact: undefined, past };
+  return typeof exact === "string" ? exact : { ...common(projection, operand, heads), ...exact, past };
 }
 
 /** Reads an operand, laid out as for `readHeads`, that is nothing but a cache; undefined if it is anything else. */
@@ -131,14 +131,19 @@ function makers(
   let past: string | undefined;
   const fresh: number[] = [];
   for (let t = 0; t < operand.positions; t++) {
-    const origin = operand.trace.origin[operand.at(0, t, 0)]!;
-    if (origin < 0) return "it holds constants";
-    const { source } = tracer.sourceOf(origin);
-    if (source.kind === "projection") {
-      projections.add(source);
+    const sources = new Set<Source>();
+    for (let j = 0; j < operand.headSize; j++) {
+      const origin = operand.trace.origin[operand.at(0, t, j)]!;
+      if (origin < 0) return "it holds constants";
+      sources.add(tracer.sourceOf(origin).source);
+    }
+    const [source, ...more] = sources;
+    if (more.length > 0) return `its heads are joined from parts: ${[...sources].map(({ name }) => name).join(", ")}`;
+    if (source!.kind === "projection") {
+      projections.add(source!);
       fresh.push(t);
-    } else if (source.kind === "input") past = source.name;
-    else return `it comes from ${source.node?.opType ?? "an input"} (${source.name}) instead of a projection`;
+    } else if (source!.kind === "input") past = source!.name;
+    else return `it comes from ${source!.node?.opType ?? "an input"} (${source!.name}) instead of a projection`;
   }
   const [source, ...others] = projections;
   if (source === undefined) return `it comes from the input ${past ?? "of the model"} instead of a projection`;
@@ -153,17 +158,21 @@ interface Sizes {
   readonly source: Source;
 }
 
-/** Columns, scale and bias of an exact operand, checked on every element of the probe. */
+/**
+ * Columns, scale and bias of an exact operand, checked on every element of the probe. Scales or shifts that differ from
+ * position to position or from head to head make a view that isn't exact.
+ */
 function exactColumns(
   operand: Operand,
   { heads, batch, fresh, source }: Sizes,
-): Pick<HeadView, "columns" | "scale" | "bias"> | string {
+): Pick<HeadView, "columns" | "scale" | "bias" | "inexact"> | string {
   const { trace, headSize } = operand;
   const width = source.shape.at(-1)!;
   const columns = new Int32Array(heads * headSize).fill(-1);
   const bias = new Float32Array(heads * headSize);
   const scale = trace.scale[operand.at(0, fresh[0]!, 0)]!;
   if (scale === 0) return "it is multiplied by zero";
+  let uneven: string | undefined;
   for (let m = 0; m < batch * heads; m++) {
     for (let n = 0; n < fresh.length; n++) {
       for (let j = 0; j < headSize; j++) {
@@ -179,29 +188,35 @@ function exactColumns(
         if (row !== Math.floor(m / heads) * fresh.length + n || columns[slot] !== index % width) {
           return "its heads aren't laid out as [batch, heads, positions, head size]";
         }
-        if (trace.scale[element] !== scale) return "its elements have different scales";
-        if (bias[slot] !== Math.fround(shift)) return "its bias isn't the same at every position";
+        if (trace.scale[element] !== scale) uneven ??= "its elements have different scales";
+        if (bias[slot] !== Math.fround(shift)) uneven ??= "its bias isn't the same at every position";
       }
     }
   }
-  return { columns, scale, bias: bias.some((value) => value !== 0) ? bias : undefined };
+  if (uneven !== undefined) return { columns, scale: 1, bias: undefined, inexact: uneven };
+  return { columns, scale, bias: bias.some((value) => value !== 0) ? bias : undefined, inexact: undefined };
 }
 
 /** Columns of an operand that something was done to: those that each head depends on, in ascending order. */
 function columnsByHead(operand: Operand, { heads, batch, fresh, source }: Sizes): Int32Array | string {
   const { trace, headSize } = operand;
   const width = source.shape.at(-1)!;
+  const size = sizeOf(source.shape);
   const columns = new Int32Array(heads * headSize);
   for (let i = 0; i < heads; i++) {
     const of = (b: number, t: number): number[] => {
       const found = new Set<number>();
       for (let j = 0; j < headSize; j++) {
-        found.add((trace.origin[operand.at(b * heads + i, t, j)]! - source.base) % width);
+        const index = trace.origin[operand.at(b * heads + i, t, j)]! - source.base;
+        // What comes from elsewhere counts as a column of its own, so that no head has exactly its own ones.
+        found.add(index >= 0 && index < size ? index % width : -1);
       }
       return [...found].sort((a, b) => a - b);
     };
     const found = of(0, fresh[0]!);
-    if (found.length !== headSize) return `head ${i} depends on ${found.length} columns, not on ${headSize}`;
+    if (found.length !== headSize || found[0] === -1) {
+      return `head ${i} depends on ${found.length} columns, not on ${headSize}`;
+    }
     if (String(of(batch - 1, fresh.at(-1)!)) !== String(found)) return "its heads aren't the first part of its shape";
     columns.set(found, i * headSize);
   }

@@ -3,81 +3,13 @@
  * changed at a time.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert/mod.js";
-import { extractWeights, findAttention, rewriteDense } from "../../src/attention/mod.ts";
-import { create } from "@bufbuild/protobuf";
-import { OperatorSetIdProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
+import { findAttention } from "../../src/attention/mod.ts";
 import { withFields } from "../../src/onnx/codec.ts";
-import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
-import { makeNode, type NodeProto } from "../../src/onnx/node.ts";
+import type { OnnxModel } from "../../src/onnx/model.ts";
+import { makeNode } from "../../src/onnx/node.ts";
 import { DataType, floatTensor } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
-import { assertNear, largestValue } from "../support/close.ts";
-import { factored } from "../support/factored.ts";
-import { oracleExports, oracleReference } from "../support/oracle.ts";
-import { randomTucker, seeded } from "../support/random_tucker.ts";
-import { TestSession } from "../support/session.ts";
-import { reconstruct, unstackWeights } from "../support/tucker_reference.ts";
-import { testSeed } from "../support/seed.ts";
-
-const original = await loadModel(oracleExports("roberta").find(({ file }) => file === "onnx/model.onnx")!.path);
-const SELF = "/roberta/encoder/layer.0/attention/self";
-
-function node(name: string): NodeProto {
-  const found = original.proto.graph!.node.find((candidate) => candidate.name === `${SELF}/${name}`);
-  if (found === undefined) throw new TypeError(`no node ${name}`);
-  return found;
-}
-
-/** The model with nodes replaced (by several, in place of one) and initializers added. */
-function changed(
-  replacements: ReadonlyMap<NodeProto, readonly NodeProto[]>,
-  extra: { readonly scalars?: Readonly<Record<string, number>>; readonly outputs?: readonly string[] } = {},
-): OnnxModel {
-  const graph = original.proto.graph!;
-  const scalars = Object.entries(extra.scalars ?? {});
-  const edited = withFields(graph, {
-    node: graph.node.flatMap((each) => replacements.get(each) ?? [each]),
-    initializer: [
-      ...graph.initializer,
-      ...scalars.map(([name, value]) => floatTensor(name, [], Float32Array.of(value))),
-    ],
-    output: [...graph.output, ...(extra.outputs ?? []).map((name) => tensorInfo(name, DataType.FLOAT, ["b", "t", 32]))],
-  });
-  const opsetImport = [
-    ...original.proto.opsetImport,
-    create(OperatorSetIdProtoSchema, {
-      domain: "com.microsoft",
-      version: 1n,
-    }),
-  ];
-  return { ...original, proto: withFields(original.proto, { graph: edited, opsetImport }) };
-}
-
-/** Puts an operator behind a node: the node's readers read the new one. */
-function behind(first: NodeProto, opType: string, others: readonly string[] = []): [NodeProto, NodeProto[]] {
-  const [output] = first.output;
-  const moved = withFields(first, { output: [`${output}.before`] });
-  return [first, [moved, makeNode(opType, [`${output}.before`, ...others], [output!])]];
-}
-
-/** Factored must equal dense whatever the reason. */
-async function assertExact(model: OnnxModel): Promise<void> {
-  const seed = testSeed();
-  const { blocks } = findAttention(model);
-  const random = seeded(seed);
-  const factors = new Map(
-    blocks.map((block) => [block.layer, randomTucker(extractWeights(model, block).weights, random)] as const),
-  );
-  const weights = [...factors].map(([layer, tucker]) => [layer, unstackWeights(reconstruct(tucker), tucker)] as const);
-  const { model: rewritten, feeds } = factored(model, factors);
-  await using dense = await TestSession.load(rewriteDense(model, new Map(weights)));
-  await using session = await TestSession.load(rewritten);
-  const { inputs } = oracleReference("roberta").cases[1]!;
-  const [expected, actual] = [await dense.run(inputs), await session.run(inputs, feeds)];
-  for (const [name, { data }] of Object.entries(expected)) {
-    assertNear(actual[name]!.data, data, { atol: 1e-4 * largestValue(data), rtol: 0, what: `seed ${seed} ${name}` });
-  }
-}
+import { assertExact, behind, changed, node, original, SELF } from "../support/edited_roberta.ts";
 
 Deno.test("a soft cap keeps query and key expanded where the key has a bias", async () => {
   const model = changed(new Map([behind(node("MatMul"), "Tanh")]));

@@ -8,7 +8,7 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import { floatAttribute, intAttribute, nodeName, type NodeProto } from "../../onnx/node.ts";
+import { floatAttribute, intAttribute, intsAttribute, nodeName, type NodeProto } from "../../onnx/node.ts";
 import { type CachedHeads, type HeadView, readCachedHeads, readHeads } from "../heads.ts";
 import { readOutput } from "../output.ts";
 import type { OutputView, Verdict } from "../site.ts";
@@ -152,7 +152,9 @@ function additiveProblem(
   graph: Graph,
   { node, operand }: { node: NodeProto; operand: number },
 ): string | undefined {
-  if (isMovement(node) || ["Add", "Sum", "Where"].includes(node.opType)) return undefined;
+  const what = `${node.opType} (${node.name || node.output[0]}) between the scores and the softmax`;
+  if (isMovement(node)) return keepsRows(tracer, graph, node) ? undefined : what;
+  if (["Add", "Sum", "Where"].includes(node.opType)) return undefined;
   const other = node.input[1 - operand];
   if (node.opType === "Sub" && operand === 0) return undefined;
   if (node.opType === "Mul" || (node.opType === "Div" && operand === 0)) {
@@ -163,7 +165,15 @@ function additiveProblem(
     const floor = tracer.value(graph, other).data?.[0];
     if (floor !== undefined && floor < -1e4) return undefined; // masked entries only
   }
-  return `${node.opType} (${node.name || node.output[0]}) between the scores and the softmax`;
+  return what;
+}
+
+/** Whether a movement leaves every row of scores a row: joined with another column (a sink, say), it has more terms. */
+function keepsRows(tracer: Tracer, graph: Graph, node: NodeProto): boolean {
+  const [before, after] = [node.input[0]!, node.output[0]!].map((name) => tracer.value(graph, name).shape);
+  if (before === undefined || after === undefined || before.at(-1) !== after.at(-1)) return false;
+  const perm = intsAttribute(node, "perm");
+  return node.opType !== "Transpose" || perm?.at(-1) === before.length - 1;
 }
 
 /** Walks down from the softmax to the product with the value. */
@@ -186,7 +196,7 @@ function findContext(
         if (tracer.projection(graph, node) === undefined) return { node, broken };
       } else if (isMovement(node) || isElementwise(node)) {
         for (const output of node.output) {
-          pending.push({ name: output, broken: broken ?? rowSumProblem(node), depth: depth + 1 });
+          pending.push({ name: output, broken: broken ?? rowSumProblem(graph, node), depth: depth + 1 });
         }
       }
     }
@@ -194,10 +204,13 @@ function findContext(
   return "its result doesn't reach a product with a value";
 }
 
-/** Operators after which the rows of the softmax may no longer sum to one. Where guards rows of NaN. */
-function rowSumProblem(node: NodeProto): string | undefined {
-  const keeps = ["Cast", "Identity", "Dropout", "Reshape", "Squeeze", "Unsqueeze", "Where", "IsNaN", "Flatten"];
-  return keeps.includes(node.opType) ? undefined : `${node.opType} (${node.name || node.output[0]}) after the softmax`;
+/** Operators after which the rows of the softmax may no longer sum to one. A Where may guard rows of NaN, but no more. */
+function rowSumProblem(graph: Graph, node: NodeProto): string | undefined {
+  const keeps = ["Cast", "Identity", "Dropout", "Reshape", "Squeeze", "Unsqueeze", "IsNaN", "Flatten"];
+  const guards = node.opType === "Where" && graph.producer(node.input[0]!)?.opType === "IsNaN";
+  return keeps.includes(node.opType) || guards
+    ? undefined
+    : `${node.opType} (${node.name || node.output[0]}) after the softmax`;
 }
 
 function sizeProblem(
