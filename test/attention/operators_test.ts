@@ -26,7 +26,12 @@ interface Subject {
   readonly groups: number;
   readonly operator: (operands: readonly [string, string, string]) => NodeProto[];
   readonly inputs?: Readonly<Record<string, readonly [number, Numbers]>>;
+  /** Sizes of int64 inputs of one dimension. */
+  readonly lengths?: readonly number[];
   readonly headsFirst?: boolean;
+  /** What keeps query and key from running reduced. */
+  readonly expanded?: RegExp;
+  readonly opset?: bigint;
 }
 
 function operator(
@@ -79,6 +84,28 @@ const SUBJECTS: readonly Subject[] = [
     ],
   },
   {
+    name: "Attention of opset 24 that counts its keys",
+    groups: G,
+    opset: 24n,
+    operator: ([q, k, v]) => [
+      operator("Attention", [q, k, v, "", "", "", "lengths"], {
+        attributes: { q_num_heads: BigInt(H), kv_num_heads: BigInt(G) },
+      }),
+    ],
+    lengths: [TOKENS - 2, TOKENS],
+  },
+  {
+    name: "Attention of opset 23 with a soft cap, its query scaled before",
+    groups: H,
+    expanded: /^softcap bends the scores/,
+    operator: ([q, k, v]) => [
+      makeNode("Mul", [q, "quarter"], ["q.scaled"]),
+      operator("Attention", ["q.scaled", k, v], {
+        attributes: { q_num_heads: BigInt(H), kv_num_heads: BigInt(H), softcap: 0.05 },
+      }),
+    ],
+  },
+  {
     name: "Attention of opset 23, heads first",
     groups: H,
     headsFirst: true,
@@ -94,7 +121,7 @@ const SUBJECTS: readonly Subject[] = [
   },
 ];
 
-function modelOf({ groups, operator: make, inputs = {} }: Subject): OnnxModel {
+function modelOf({ groups, operator: make, inputs = {}, lengths, opset = 23n }: Subject): OnnxModel {
   const random = seeded(3);
   const matrix = (name: string, rows: number, columns: number) =>
     floatTensor(name, [rows, columns], Float32Array.from({ length: rows * columns }, () => random() - 0.5));
@@ -117,19 +144,21 @@ function modelOf({ groups, operator: make, inputs = {} }: Subject): OnnxModel {
       matrix("wv", D, groups * SIZE),
       matrix("wo", H * SIZE, D),
       bias,
+      floatTensor("quarter", [], Float32Array.of(0.25)),
       int64Tensor("split", [0, 0, H, SIZE]),
       int64Tensor("join", [0, 0, H * SIZE]),
     ],
     input: [
       tensorInfo("x", DataType.FLOAT, ["batch", "sequence", D]),
       ...Object.entries(inputs).map(([name, [type, { shape }]]) => tensorInfo(name, type, shape)),
+      ...(lengths === undefined ? [] : [tensorInfo("lengths", DataType.INT64, [lengths.length])]),
     ],
     output: [
       tensorInfo("y", DataType.FLOAT, ["batch", "sequence", D]),
       ...presents.map((name) => tensorInfo(name, DataType.FLOAT, ["batch", groups, "total", SIZE])),
     ],
   });
-  const opsetImport = [{ domain: "", version: 23n }, { domain: "com.microsoft", version: 1n }];
+  const opsetImport = [{ domain: "", version: opset }, { domain: "com.microsoft", version: 1n }];
   return { proto: create(ModelProtoSchema, { irVersion: 11n, graph, opsetImport }), path: "", folder: "" };
 }
 
@@ -147,6 +176,7 @@ for (const subject of SUBJECTS) {
     ]);
     assertEquals(block!.cacheNumbersPerToken, /cache|GroupQuery/.test(subject.name) ? 2 * subject.groups * SIZE : 0);
     if (/GroupQuery/.test(subject.name)) assertMatch(block!.queryKeyExpandedBecause!, /head sizes in multiples of 8/);
+    else if (subject.expanded) assertMatch(block!.queryKeyExpandedBecause!, subject.expanded);
     else assertEquals([block!.queryKeyExpandedBecause, block!.valueOutputExpandedBecause], [undefined, undefined]);
     const seed = testSeed();
     const random = seeded(seed);
@@ -161,8 +191,9 @@ for (const subject of SUBJECTS) {
         x: { shape: [BATCH, TOKENS, D], data: x },
         ...Object.fromEntries(Object.entries(subject.inputs ?? {}).map(([name, [, value]]) => [name, value])),
       };
-      const expected = (await dense.run({}, fed))["y"]!;
-      const actual = (await session.run({}, { ...fed, ...made.feeds }))["y"]!;
+      const nested = subject.lengths === undefined ? {} : { lengths: subject.lengths };
+      const expected = (await dense.run(nested, fed))["y"]!;
+      const actual = (await session.run(nested, { ...fed, ...made.feeds }))["y"]!;
       const what = `seed ${seed}, trial ${trial}, ${structureKey(forms)}`;
       assertNear(actual.data, expected.data, { atol: 1e-4 * largestValue(expected.data), rtol: 0, what });
     }
