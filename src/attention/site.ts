@@ -38,7 +38,10 @@ export interface FusedOperator {
   readonly packed: boolean;
   /** Whether keys and values must have heads of one size. */
   readonly oneHeadSize: boolean;
-  /** Model inputs that it puts before the new keys and values, [B, G, positions, h]. */
+  /**
+   * Model inputs that it puts before the new keys and values, [B, G, positions, h]; twice the same where one input holds both,
+   * [2, B, G, positions, h].
+   */
   readonly past: { readonly key: string | undefined; readonly value: string | undefined };
 }
 

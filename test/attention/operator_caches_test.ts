@@ -1,6 +1,6 @@
 /**
- * Operators that keep their cache themselves: the compressed cache holds r2 numbers per head, and decoding token by token through it
- * equals the dense reconstruction run at once.
+ * Operators that keep their cache themselves: the compressed cache holds r2 numbers per head, the full one what the model's own does, and
+ * decoding token by token through either equals the dense reconstruction run at once.
  */
 import { create } from "@bufbuild/protobuf";
 import { assertEquals, assertThrows } from "@std/assert/mod.js";
@@ -18,12 +18,13 @@ import { type Numbers, TestSession } from "../support/session.ts";
 import { projectOnto, reconstruct, stackWeights, unstackWeights } from "../support/tucker_reference.ts";
 
 const [D, H, SIZE, TOKENS] = [24, 4, 8, 5];
-const CACHE = ["key", "value"] as const;
 
 /** x → query, key (with a bias), value → the operator with a cache → output projection. */
 interface Subject {
   readonly name: string;
   readonly groups: number;
+  /** The operator projects inside, and one tensor [2, batch, heads, positions, h] holds keys and values. */
+  readonly joint?: true;
   readonly headsFirst?: true;
   readonly operator: (
     operands: readonly [string, string, string],
@@ -40,6 +41,17 @@ function attention(
 }
 
 const SUBJECTS: readonly Subject[] = [
+  {
+    name: "com.microsoft.Attention",
+    groups: H,
+    joint: true,
+    operator: (_, { past, outputs }) =>
+      makeNode("Attention", ["x", "w", "b", "", ...past], outputs, {
+        name: "attention",
+        domain: "com.microsoft",
+        attributes: { num_heads: BigInt(H), unidirectional: 1n },
+      }),
+  },
   {
     name: "MultiHeadAttention",
     groups: H,
@@ -64,13 +76,19 @@ const SUBJECTS: readonly Subject[] = [
   },
 ];
 
-function modelOf({ groups, headsFirst, operator }: Subject): OnnxModel {
+/** Names of the parts of a cache. */
+function partsOf({ joint }: Subject): readonly string[] {
+  return joint ? ["both"] : ["key", "value"];
+}
+
+function modelOf(subject: Subject): OnnxModel {
+  const { groups, headsFirst, joint, operator } = subject;
   const random = seeded(3);
   const numbers = (...shape: number[]): Float32Array =>
     Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => random() - 0.5);
   const matrix = (name: string, ...shape: number[]) => floatTensor(name, shape, numbers(...shape));
-  const past = CACHE.map((part) => `past_key_values.0.${part}`);
-  const present = CACHE.map((part) => `present.0.${part}`);
+  const past = partsOf(subject).map((part) => `past_key_values.0.${part}`);
+  const present = partsOf(subject).map((part) => `present.0.${part}`);
   const perm = [0n, 2n, 1n, 3n];
   const first = (operand: string, i: number) => [
     makeNode("Reshape", [operand, i === 0 ? "split" : "split.groups"], [`${operand}.split`]),
@@ -84,20 +102,25 @@ function modelOf({ groups, headsFirst, operator }: Subject): OnnxModel {
     makeNode("Reshape", ["context.positions", "join"], ["context"]),
   ];
   const cache = (positions: string) => (name: string) =>
-    tensorInfo(name, DataType.FLOAT, ["batch", groups, positions, SIZE]);
+    tensorInfo(name, DataType.FLOAT, [...joint ? [2] : [], "batch", groups, positions, SIZE]);
+  const projections = [
+    makeNode("MatMul", ["x", "wq"], ["q"]),
+    makeNode("MatMul", ["x", "wk"], ["k0"]),
+    makeNode("Add", ["k0", "bk"], ["k"]),
+    makeNode("MatMul", ["x", "wv"], ["v"]),
+  ];
   const graph = create(GraphProtoSchema, {
     name: "operator",
     node: [
-      makeNode("MatMul", ["x", "wq"], ["q"]),
-      makeNode("MatMul", ["x", "wk"], ["k0"]),
-      makeNode("Add", ["k0", "bk"], ["k"]),
-      makeNode("MatMul", ["x", "wv"], ["v"]),
+      ...(joint ? [] : projections),
       ...(headsFirst ? operands.flatMap(first) : []),
       operator(named, { past, outputs }),
       ...(headsFirst ? joining : []),
       makeNode("MatMul", ["context", "wo"], ["y"]),
     ],
     initializer: [
+      matrix("w", D, 3 * H * SIZE),
+      matrix("b", 3 * H * SIZE),
       matrix("wq", D, H * SIZE),
       matrix("wk", D, groups * SIZE),
       matrix("bk", groups * SIZE),
@@ -115,8 +138,8 @@ function modelOf({ groups, headsFirst, operator }: Subject): OnnxModel {
 }
 
 for (const subject of SUBJECTS) {
-  for (const r3 of [4, 3]) {
-    Deno.test(`${subject.name}: token by token through a compressed cache, stack rank ${r3}`, async () => {
+  for (const [cache, r3] of [["compressed", 4], ["compressed", 3], ["full", 4], ["full", 3]] as const) {
+    Deno.test(`${subject.name}: token by token through a ${cache} cache, stack rank ${r3}`, async () => {
       const model = modelOf(subject);
       const [block] = findAttention(model).blocks;
       assertEquals([block!.queryKeyExpandedBecause, block!.valueOutputExpandedBecause], [undefined, undefined]);
@@ -131,22 +154,22 @@ for (const subject of SUBJECTS) {
       ];
       const tensor = { d: D, h: SIZE, heads: H, data: stackWeights(weights) };
       const tucker = projectOnto(tensor, { u1, u2, u3 });
-      const { model: rewritten, feeds } = factored(model, new Map([[0, tucker]]), "compressed");
+      const { model: rewritten, feeds } = factored(model, new Map([[0, tucker]]), cache);
       const replaced = unstackWeights(reconstruct(tucker), tensor);
       const heads = r3 === 4 ? subject.groups : H;
+      const size = cache === "full" ? SIZE : r2;
       await using dense = await TestSession.load(rewriteDense(model, new Map([[0, replaced]])));
       await using session = await TestSession.load(rewritten);
       const x = Float32Array.from({ length: TOKENS * D }, () => random() - 0.5);
-      const expected = (await dense.run({}, { x: { shape: [1, TOKENS, D], data: x }, ...empty(dense) }))["y"]!;
-      let past: Record<string, Numbers> = empty(session, r2);
+      const expected = (await dense.run({}, { x: { shape: [1, TOKENS, D], data: x }, ...empty(dense, subject) }))["y"]!;
+      let past: Record<string, Numbers> = empty(session, subject, size);
       for (let t = 0; t < TOKENS; t++) {
         const token = { shape: [1, 1, D], data: x.slice(t * D, (t + 1) * D) };
         const step = await session.run({}, { ...feeds, ...past, x: token });
-        past = Object.fromEntries(CACHE.map((part) => [`past_key_values.0.${part}`, step[`present.0.${part}`]!]));
-        assertEquals(Object.values(past).map(({ shape }) => [...shape]), [
-          [1, heads, t + 1, r2],
-          [1, heads, t + 1, r2],
-        ]);
+        const parts = partsOf(subject);
+        past = Object.fromEntries(parts.map((part) => [`past_key_values.0.${part}`, step[`present.0.${part}`]!]));
+        const kept = [...subject.joint ? [2] : [], 1, heads, t + 1, size];
+        assertEquals(Object.values(past).map(({ shape }) => [...shape]), parts.map(() => kept));
         const wanted = Array.from(expected.data).slice(t * D, (t + 1) * D);
         const what = `seed ${seed}, token ${t}`;
         assertNear(step["y"]!.data, wanted, { atol: 1e-4 * largestValue(expected.data), rtol: 0, what });
@@ -156,7 +179,7 @@ for (const subject of SUBJECTS) {
 }
 
 Deno.test("MultiHeadAttention with a cache runs both pairs reduced, by one subspace, or neither", () => {
-  const model = modelOf(SUBJECTS[0]!);
+  const model = modelOf(SUBJECTS.find(({ name }) => name === "MultiHeadAttention")!);
   const [block] = findAttention(model).blocks;
   assertEquals(block!.oneHeadSize, true);
   const separate = chooseForm(block!, "tucker3", { cache: "compressed" });
@@ -166,11 +189,12 @@ Deno.test("MultiHeadAttention with a cache runs both pairs reduced, by one subsp
 });
 
 /** A cache without tokens. */
-function empty(session: TestSession, size = SIZE): Record<string, Numbers> {
+function empty(session: TestSession, subject: Subject, size = SIZE): Record<string, Numbers> {
   return Object.fromEntries(
-    CACHE.map((part) => {
+    partsOf(subject).map((part) => {
       const name = `past_key_values.0.${part}`;
-      return [name, { shape: [1, Number(session.inputShapes[name]![1]), 0, size], data: [] }];
+      const heads = Number(session.inputShapes[name]!.at(-3));
+      return [name, { shape: [...subject.joint ? [2] : [], 1, heads, 0, size], data: [] }];
     }),
   );
 }

@@ -19,7 +19,8 @@ import { fusedSite, type FusedViews } from "./fused_site.ts";
 /** Judges one com.microsoft.Attention node. */
 export function findAtAttention(tracer: Tracer, graph: Graph, node: NodeProto): Verdict {
   const [stream, weight, bias, mask, past, attentionBias] = node.input;
-  if (past || node.output[1]) return { reason: "it keeps its cache inside the operator, which isn't taken apart yet" };
+  const buffer = intAttribute(node, "past_present_share_buffer", 0) === 1;
+  if (buffer || node.input[6]) return { reason: "its past and present share a buffer" };
   if (intAttribute(node, "do_rotary", 0) === 1) return { reason: "it rotates inside the operator" };
   const matrix = weight === undefined ? undefined : tracer.value(graph, weight);
   const shape = matrix?.shape;
@@ -66,8 +67,9 @@ export function findAtAttention(tracer: Tracer, graph: Graph, node: NodeProto): 
     attentionBias: attentionBias || undefined,
     headsFirst: false,
     packed: false,
-    oneHeadSize: false,
-    past: { key: undefined, value: undefined },
+    // One tensor holds the past of both.
+    oneHeadSize: node.output[1] !== undefined && node.output[1] !== "",
+    past: { key: past || undefined, value: past || undefined },
   });
 }
 

@@ -47,7 +47,8 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
   const capped = floatAttribute(node, "softcap", 0) > 0 ? "softcap" : undefined;
   const judged = judgeSpaces(tracer, parts, { notAdditive: capped, rowSumBroken: undefined });
   const [, presentKey, presentValue] = node.output;
-  const present = { key: presentKey || judged.present.key, value: presentValue || judged.present.value };
+  const both = node.opType === "Attention" && node.domain !== "" ? presentKey : presentValue;
+  const present = { key: presentKey || judged.present.key, value: both || judged.present.value };
   const inside = insideProblem(graph, fused);
   const { queryKeyExpandedBecause: queryKey, valueOutputExpandedBecause: valueOutput } = judged;
   const together = fused.oneHeadSize ? togetherProblem(node, queryKey ?? valueOutput) : undefined;
@@ -74,10 +75,11 @@ function insideProblem(graph: Graph, { node, past }: FusedOperator): string | un
       : `${operatorOf(node)} takes head sizes in multiples of 8, and a rank is any number`;
   }
   if (node.output[3]) return `${operatorOf(node)} gives its scores out`;
+  const dimensions = past.key === past.value ? 5 : 4;
   for (const name of [past.key, past.value]) {
     if (name === undefined) continue;
-    if (graph.input(name)?.type?.tensorType?.shape?.dim.length !== 4) {
-      return `its past ${name} isn't an input of the model with four dimensions`;
+    if (graph.input(name)?.type?.tensorType?.shape?.dim.length !== dimensions) {
+      return `its past ${name} isn't an input of the model with ${dimensions} dimensions`;
     }
     if (graph.uses(name).some((use) => use.node !== node && use.node.opType !== "Shape")) {
       return `its past ${name} is read elsewhere too`;

@@ -44,9 +44,9 @@ export function writeEmptyCache(at: SiteWriter, name: CachedName, all: string): 
   given(at, name, (output) => at.node("Slice", [all, zero!, zero!, axis!], { label: `${name}.nothing`, output }));
 }
 
-/** The type of a cache with other heads and numbers. */
-export function withWidth(info: ValueInfoProto, { heads, size }: CacheWidth): ValueInfoProto {
-  return withDimension(withDimension(info, 1, heads), 3, size);
+/** The type of a cache with other heads, in the dimension `at`, and numbers, two behind it. */
+export function withWidth(info: ValueInfoProto, { heads, size }: CacheWidth, at = 1): ValueInfoProto {
+  return withDimension(withDimension(info, at, heads), at + 2, size);
 }
 
 /** Gives past and present of key or value new sizes. */

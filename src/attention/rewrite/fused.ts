@@ -27,7 +27,7 @@ export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm
   const operands = (["query", "key", "value"] as const).map((name) => operand(at, { fused, form, name }));
   const reduced = form.valueOutput === "reduced";
   const context = reduced ? at.writer.fresh(`${at.site.context}.small`) : at.site.context;
-  const inputs = [...operands, ...otherInputs(fused)];
+  const inputs = [...operands, ...otherInputs(fused, pastOf(at, fused))];
   while (inputs.at(-1) === "") inputs.pop();
   const { node } = fused;
   const name = at.writer.fresh(`${node.name}.factored`);
@@ -36,8 +36,11 @@ export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm
   const scale = Math.fround(before * fused.scale);
   const attributes = { ...attributesOf(at, fused, form), scale };
   const opType = node.domain === "com.microsoft" ? "MultiHeadAttention" : "Attention";
-  const outputs = [context, ...node.output.slice(1, 3)];
-  at.writer.put(at.graph, makeNode(opType, inputs, outputs, { name, domain: node.domain, attributes }));
+  const present = isJoint(fused) && node.output[1]
+    ? ["key", "value"].map((part) => at.writer.fresh(`${node.output[1]}.${part}`))
+    : node.output.slice(1, 3);
+  at.writer.put(at.graph, makeNode(opType, inputs, [context, ...present], { name, domain: node.domain, attributes }));
+  if (isJoint(fused) && node.output[1]) joinPresent(at, present, node.output[1]);
   retypeCache(at, fused, form);
   if (!reduced) return;
   const joined = fused.headsFirst
@@ -47,11 +50,32 @@ export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm
 }
 
 /** What stands behind query, key and value: bias, mask, additive bias and past, or the standard operator's mask, past and lengths. */
-function otherInputs({ node, mask, attentionBias, past }: FusedOperator): string[] {
-  const cache = [past.key ?? "", past.value ?? ""];
+function otherInputs({ node, mask, attentionBias }: FusedOperator, cache: readonly string[]): string[] {
   return node.domain === "com.microsoft"
     ? ["", mask ?? "", attentionBias ?? "", ...cache]
     : [mask ?? "", ...cache, node.input[6] ?? ""];
+}
+
+/** Whether keys and values of its cache are one tensor [2, B, H, positions, h], as com.microsoft.Attention has them. */
+function isJoint({ node }: FusedOperator): boolean {
+  return node.opType === "Attention" && node.domain === "com.microsoft";
+}
+
+/** Past key and past value, empty where there are none. */
+function pastOf(at: SiteWriter, fused: FusedOperator): readonly string[] {
+  const { past: { key, value } } = fused;
+  if (key === undefined || !isJoint(fused)) return [key ?? "", value ?? ""];
+  return [0, 1].map((part) =>
+    at.node("Gather", [key, at.writer.integer(part)], { label: `past.${part}`, attributes: { axis: 0n } })
+  );
+}
+
+/** Puts key and value [B, H, S, ρ] into one output [2, B, H, S, ρ]. */
+function joinPresent(at: SiteWriter, parts: readonly string[], output: string): void {
+  const sizes = [at.writer.integers([2, -1, at.site.query.heads]), at.size(parts[0]!, 2), at.size(parts[0]!, 3)];
+  const shape = at.node("Concat", sizes, { label: "present.shape", attributes: { axis: 0n } });
+  const stacked = at.node("Concat", parts, { label: "present.parts", attributes: { axis: 0n } });
+  at.node("Reshape", [stacked, shape], { label: "present", output });
 }
 
 function attributesOf(
@@ -77,12 +101,13 @@ function attributesOf(
 }
 
 /** The cache of an operator that keeps one holds the heads that run, in r2 numbers of what is reduced. */
-function retypeCache(at: SiteWriter, { past }: FusedOperator, form: BlockForm): void {
+function retypeCache(at: SiteWriter, fused: FusedOperator, form: BlockForm): void {
+  const heads = isJoint(fused) ? 2 : 1;
   for (const name of ["key", "value"] as const) {
     const reduced = (name === "value" ? form.valueOutput : form.queryKey) === "reduced";
     const change = (info: ValueInfoProto): ValueInfoProto =>
-      reduced ? withWidth(info, headsWidth(at, form, name)) : withDimension(info, 1, form.keyValueHeads);
-    const [input, output] = [past[name], at.site.present[name]];
+      reduced ? withWidth(info, headsWidth(at, form, name), heads) : withDimension(info, heads, form.keyValueHeads);
+    const [input, output] = [fused.past[name], at.site.present[name]];
     if (input !== undefined) at.writer.retype(at.graph.scopeOf(input)!, change(at.graph.input(input)!));
     if (output !== undefined) retypeOutput(at, output, change);
   }

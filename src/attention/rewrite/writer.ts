@@ -99,6 +99,11 @@ export class ModelWriter {
     );
   }
 
+  /** Name of an int64 scalar, stored once for all who ask for the same one. */
+  integer(value: number): string {
+    return this.#constant(`integer ${value}`, () => int64Tensor(this.fresh(`tuckerd.integer.${value}`), [value], []));
+  }
+
   /** Name of a scalar of a floating type, stored once for all who ask for the same one. */
   scalar(value: number, dataType: number = DataType.FLOAT): string {
     return this.#constant(
