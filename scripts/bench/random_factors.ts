@@ -12,6 +12,8 @@ import type { Ranks } from "../../src/tucker/types.ts";
 /** What runs in factors. */
 export interface Factored extends Pick<FormOptions, "cache"> {
   readonly ranks: Ranks;
+  /** Whether a compressed cache holds z. */
+  readonly latent?: boolean;
   /** Rank of both feed-forward matrices; whole without it. */
   readonly feedForwardRank?: number;
 }
@@ -19,11 +21,14 @@ export interface Factored extends Pick<FormOptions, "cache"> {
 /** Every attention block, and the feed-forward networks where asked for, with random factors as initializers. */
 export function withRandomFactors(
   model: OnnxModel,
-  { ranks: [r1, r2, r3], cache, feedForwardRank }: Factored,
+  { ranks: [r1, r2, r3], cache, latent = false, feedForwardRank }: Factored,
 ): OnnxModel {
   const options = { r3, ...(cache === undefined ? {} : { cache }) };
   const forms = new Map(
-    findAttention(model).blocks.map((block) => [block.layer, chooseForm(block, "tucker4", options)]),
+    findAttention(model).blocks.map((block) => {
+      const form = chooseForm(block, "tucker4", options);
+      return [block.layer, latent ? { ...form, latent: ["key", "value"] as const } : form];
+    }),
   );
   const size = (dimension: number | string): number => {
     if (typeof dimension === "number") return dimension;
