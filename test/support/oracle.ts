@@ -6,6 +6,7 @@
  */
 
 const root = new URL("../testdata/oracle/", import.meta.url);
+const architectures = new URL("../testdata/architectures/", import.meta.url);
 
 /** Nested lists of numbers or booleans, as JSON holds a tensor. */
 export type Nested = number | boolean | readonly Nested[];
@@ -79,6 +80,17 @@ export interface OracleExport {
   readonly path: string;
 }
 
+/** Names of further architectures, in the oracle's layout: see test/testdata/architectures. */
+export function furtherArchitectures(): string[] {
+  return [...Deno.readDirSync(architectures)].filter((entry) => entry.isDirectory).map(({ name }) => name).sort();
+}
+
+/** The folder of a model, of the oracle or of the further architectures. */
+function folderOf(model: string): URL {
+  const here = furtherArchitectures().includes(model) ? architectures : root;
+  return new URL(`${model}/`, here);
+}
+
 /** Names of the models that are here. */
 export function oracleModels(): string[] {
   return [...Deno.readDirSync(root)].filter((entry) => entry.isDirectory).map((entry) => entry.name).sort();
@@ -86,7 +98,7 @@ export function oracleModels(): string[] {
 
 /** The exported graphs of a model. */
 export function oracleExports(model: string): OracleExport[] {
-  const folder = new URL(`${model}/`, root).pathname;
+  const folder = folderOf(model).pathname;
   return [...Deno.readDirSync(folder)].filter((entry) => entry.isDirectory).flatMap((entry) =>
     [...Deno.readDirSync(`${folder}${entry.name}`)].filter((file) => file.name.endsWith(".onnx")).map((file) => ({
       model,
@@ -98,17 +110,17 @@ export function oracleExports(model: string): OracleExport[] {
 
 /** Inputs and outputs of the original model. */
 export function oracleReference(model: string): OracleReference {
-  return readJson(`${model}/reference.json`) as OracleReference;
+  return readJson(new URL("reference.json", folderOf(model))) as OracleReference;
 }
 
 /** Tucker interventions with their outputs. */
 export function oracleTucker(model: string): OracleTucker {
-  return readJson(`${model}/tucker.json`) as OracleTucker;
+  return readJson(new URL("tucker.json", folderOf(model))) as OracleTucker;
 }
 
 /** Tensors by name: `layer0.W`, `half.layer1.core`, `.U0`, `.U1`, `.U2`, `.W_hat`. */
 export function oracleTensors(model: string): Map<string, OracleTensor> {
-  return readSafetensors(Deno.readFileSync(new URL(`${model}/tucker.safetensors`, root)));
+  return readSafetensors(Deno.readFileSync(new URL("tucker.safetensors", folderOf(model))));
 }
 
 /** The same models in other formats: reduced precision, quantised, fused, external data. */
@@ -157,8 +169,8 @@ export function nestedNumbers(nested: Nested): number[] {
   return Array.isArray(nested) ? nested.flatMap(nestedNumbers) : [Number(nested)];
 }
 
-function readJson(path: string): unknown {
-  return JSON.parse(Deno.readTextFileSync(new URL(path, root)));
+function readJson(file: URL): unknown {
+  return JSON.parse(Deno.readTextFileSync(file));
 }
 
 /** The safetensors format: length of the header, a JSON header with offsets, then the data. */
