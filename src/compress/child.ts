@@ -12,6 +12,7 @@ import { log } from "../log.ts";
 import { loadModel, type OnnxModel } from "../onnx/model.ts";
 import { release } from "../release.ts";
 import { decomposeLayer, type DenseMatrix, hosvd, truncatedSvd } from "../tucker/mod.ts";
+import { ahead } from "./ahead.ts";
 import { encodeFactorFile, type FactorFile, writeAtomically } from "./factor_file.ts";
 import { slicedLayer } from "./full_hosvd.ts";
 import { toFactorFile } from "./layer_file.ts";
@@ -47,10 +48,12 @@ interface Means {
   readonly source: OpsSource;
   /** The file of the full HOSVD that a layer is sliced from. */
   readonly full: string | null;
+  /** Lets the next task begin, once this one's weights are on a GPU. */
+  readonly next: () => void;
 }
 
 /** The file that a task asks for. */
-async function perform(loaded: Loaded, task: Task, { source, full }: Means): Promise<FactorFile> {
+async function perform(loaded: Loaded, task: Task, { source, full, next }: Means): Promise<FactorFile> {
   const block = blockOf(loaded, task.layer);
   const where = { layer: block.layer, name: block.name };
   switch (task.task) {
@@ -64,7 +67,12 @@ async function perform(loaded: Loaded, task: Task, { source, full }: Means): Pro
       const { weights } = extracted;
       const { value, ops } = await source.use((ops) =>
         task.matrixRanks === undefined
-          ? decomposeLayer(weights, { ...task, where, onCopied: () => extracted.forget() }, ops)
+          ? decomposeLayer(weights, {
+            ...task,
+            where,
+            onCopied: () => extracted.forget(),
+            onUploaded: ops.backend === "webgpu" ? next : undefined,
+          }, ops)
           : truncateAttention(weights, { ranks: task.matrixRanks, where }, ops)
       );
       return toFactorFile({ decomposition: value, ...ops });
@@ -112,6 +120,11 @@ function matrixOf(
   return { data, shape: [rows, columns], [Symbol.dispose]: dispose };
 }
 
+async function load(graphPath: string): Promise<Loaded> {
+  const model = await loadModel(graphPath);
+  return { model, found: findAttention(model) };
+}
+
 async function serve(graphPath: string): Promise<void> {
   let loaded: Loaded | undefined;
   using source = new OpsSource();
@@ -120,18 +133,20 @@ async function serve(graphPath: string): Promise<void> {
   for await (const line of lines) {
     const command = ChildCommand.parse(JSON.parse(line));
     try {
-      if (loaded === undefined) {
-        const model = await loadModel(graphPath);
-        loaded = { model, found: findAttention(model) };
-      }
+      const model = loaded ??= await load(graphPath);
       await source.open(command.device);
-      for (const [index, file] of command.files.entries()) {
-        const result = await perform(loaded, command.tasks[index]!, { source, full: command.full[index] ?? null });
+      const results = ahead(
+        [...command.tasks.entries()],
+        ([index, task], next) => perform(model, task, { source, full: command.full[index] ?? null, next }),
+      );
+      let index = 0;
+      for await (const result of results) {
+        const file = command.files[index]!;
         const bytes = encodeFactorFile(result);
         release(...Object.values(result.tensors).map(({ data }) => data));
         await writeAtomically(file, bytes);
         release(bytes);
-        tell({ event: "task", id: command.id, index });
+        tell({ event: "task", id: command.id, index: index++ });
       }
       tell({ event: "done", id: command.id });
     } catch (thrown) {

@@ -16,65 +16,134 @@ export interface UsedOps {
   readonly adapter: string;
 }
 
+/** What makes operations; tests give others. */
+export interface OpsMakers {
+  /** Operations on a GPU; on a software adapter only if that is allowed. */
+  readonly gpu: (options: { readonly allowFallbackAdapter: boolean }) => Promise<TuckerOps>;
+  readonly cpu: () => Promise<TuckerOps>;
+  /** Whether it is worth looking for a GPU. */
+  readonly hasGpu: () => boolean;
+}
+
+const MAKERS: OpsMakers = {
+  gpu: async (options) => (await import("../tucker/gpu_ops.ts")).createGpuOps(options),
+  cpu: createCpuOps,
+  hasGpu: hasGpuDevice,
+};
+
+/** Open operations, and how many pieces of work are under way on them. */
+interface Opened {
+  readonly ops: TuckerOps;
+  /** Why they are the CPU's, where a GPU failed. */
+  readonly fallback: string;
+  users: number;
+  discarded: boolean;
+}
+
 /**
  * Operations for a run of tasks. With device `auto` a real GPU is used where there is one, and work that fails on it is done
- * on the CPU instead; the adapter text then says so. A software adapter isn't a GPU: measured, it loses to the CPU.
+ * on the CPU instead; the adapter text then says so. A software adapter isn't a GPU: measured, it loses to the CPU. After an
+ * error a GPU isn't trusted any more: with device `webgpu` the next work opens a new one.
  */
 export class OpsSource implements Disposable {
+  readonly #makers: OpsMakers;
   #device: Device | undefined;
-  #ops: TuckerOps | undefined;
-  /** Why `auto` runs on the CPU, where a GPU failed. */
-  #fallback = "";
+  #opened: Promise<Opened> | undefined;
 
-  /** Opens the backend that a device choice means; nothing is done if it is open already. */
-  async open(device: Device): Promise<void> {
-    if (this.#device === device && this.#ops !== undefined) return;
-    this.#close();
-    this.#device = device;
-    this.#fallback = "";
-    this.#ops = device === "cpu" ? await createCpuOps() : await this.#openGpu(device);
+  constructor(makers: OpsMakers = MAKERS) {
+    this.#makers = makers;
   }
 
   /**
-   * Runs work on the operations.
+   * Opens the backend that a device choice means; nothing is done if it is open already.
+   *
+   * @throws TuckerdError what opening it threw; with device `auto` a GPU that can't be opened is none
+   */
+  async open(device: Device): Promise<void> {
+    if (this.#device !== device) this.#discard(this.#opened);
+    this.#device = device;
+    await this.#current();
+  }
+
+  /**
+   * Runs work on the operations. Two pieces of work may be under way at once.
    *
    * @throws TuckerdError what the work threw, unless the device is `auto` and the GPU was at fault
    */
   async use<T>(work: (ops: TuckerOps) => Promise<T>): Promise<{ readonly value: T; readonly ops: UsedOps }> {
-    const ops = this.#ops!;
+    const current = this.#current();
+    const opened = await current;
+    const { fallback } = opened;
+    const ops = opened.ops.view?.() ?? opened.ops;
+    opened.users++;
     try {
       const value = await work(ops);
-      return { value, ops: { backend: ops.backend, adapter: `${ops.adapter}${this.#fallback}` } };
+      return { value, ops: { backend: ops.backend, adapter: `${ops.adapter}${fallback}` } };
     } catch (error) {
-      const gpuFailed = ops.backend === "webgpu" && error instanceof TuckerdError && error.kind === "failed";
-      if (!gpuFailed || this.#device !== "auto") throw error;
-      log(0, `tuckerd: WebGPU (${ops.adapter}) failed, the CPU takes over: ${error.message}`);
-      ops[Symbol.dispose]();
-      this.#ops = await createCpuOps();
-      this.#fallback = `, since WebGPU (${ops.adapter}) failed: ${error.message}`;
-      return await this.use(work);
+      if (!(ops.backend === "webgpu" && error instanceof TuckerdError && error.kind === "failed")) throw error;
+      if (this.#opened === current) this.#replace(opened.ops, error);
+      if (this.#device !== "auto") throw error;
+    } finally {
+      opened.users--;
+      closeIfUnused(opened);
     }
+    return await this.use(work);
   }
 
-  async #openGpu(device: Device): Promise<TuckerOps> {
-    if (device === "auto" && !hasGpuDevice()) return await createCpuOps();
-    const { createGpuOps } = await import("../tucker/gpu_ops.ts");
+  /** Gives up a GPU after an error: `auto` goes on with the CPU. */
+  #replace({ adapter }: TuckerOps, error: TuckerdError): void {
+    this.#discard(this.#opened);
+    if (this.#device !== "auto") return;
+    log(0, `tuckerd: WebGPU (${adapter}) failed, the CPU takes over: ${error.message}`);
+    this.#opened = this.#openCpu(`, since WebGPU (${adapter}) failed: ${error.message}`);
+  }
+
+  #current(): Promise<Opened> {
+    if (this.#opened !== undefined) return this.#opened;
+    const opening = this.#openDevice(this.#device ?? "auto");
+    this.#opened = opening;
+    opening.catch(() => {
+      if (this.#opened === opening) this.#opened = undefined; // the next use tries again
+    });
+    return opening;
+  }
+
+  async #openDevice(device: Device): Promise<Opened> {
+    if (device === "cpu" || (device === "auto" && !this.#makers.hasGpu())) return await this.#openCpu("");
     try {
-      return await createGpuOps({ allowFallbackAdapter: device === "webgpu" });
+      return opened(await this.#makers.gpu({ allowFallbackAdapter: device === "webgpu" }), "");
     } catch (error) {
-      if (device === "webgpu" || !(error instanceof TuckerdError) || error.kind !== "unavailable") throw error;
-      log(1, `no GPU: ${error.message}`);
-      return await createCpuOps();
+      if (device === "webgpu" || !(error instanceof TuckerdError)) throw error;
+      if (error.kind === "unavailable") {
+        log(1, `no GPU: ${error.message}`);
+        return await this.#openCpu("");
+      }
+      log(0, `tuckerd: WebGPU can't be used, the CPU takes over: ${error.message}`);
+      return await this.#openCpu(`, since WebGPU failed: ${error.message}`);
     }
   }
 
-  #close(): void {
-    this.#ops?.[Symbol.dispose]();
-    this.#ops = undefined;
+  async #openCpu(fallback: string): Promise<Opened> {
+    return opened(await this.#makers.cpu(), fallback);
   }
 
-  /** Frees the device. */
-  [Symbol.dispose](): void {
-    this.#close();
+  #discard(opening: Promise<Opened> | undefined): void {
+    this.#opened = undefined;
+    opening?.then((opened) => {
+      opened.discarded = true;
+      closeIfUnused(opened);
+    }, () => {}); // what opening threw went to whoever waited for it
   }
+
+  /** Frees the device, when the last work on it has ended. */
+  [Symbol.dispose](): void {
+    this.#discard(this.#opened);
+  }
+}
+
+const opened = (ops: TuckerOps, fallback: string): Opened => ({ ops, fallback, users: 0, discarded: false });
+
+/** Buffers of work that is under way must not lose their device: its error is the one that counts. */
+function closeIfUnused({ ops, users, discarded }: Opened): void {
+  if (discarded && users === 0) ops[Symbol.dispose]();
 }

@@ -24,6 +24,7 @@ import type { WrittenGraph } from "./graphs.ts";
 import { storedShape } from "./matrices.ts";
 import type { ModelFolder } from "./model_folder.ts";
 import type { CompressionOptions } from "./options.ts";
+import type { UsedOps } from "./ops_source.ts";
 import { tensorShape } from "./plan.ts";
 import { weightBytes } from "./weight_files.ts";
 
@@ -187,11 +188,22 @@ function ranksOf(factors: LayerFactors): Ranks | null {
   return first === undefined ? null : [first.ranks[0], first.ranks[1], 1];
 }
 
-/** What decomposed: one device, since a job uses one. */
-function tuckerDevice({ layers, matrices }: Decomposed): CompressionReport["devices"]["tucker"] {
-  const stored = [...layers, ...matrices][0]?.stored;
-  if (stored === undefined) return { backend: "none", adapter: "nothing was decomposed" };
-  return { backend: stored.backend, adapter: stored.adapter };
+/**
+ * What decomposed. A job uses one device, unless that failed on the way or some results were there from before: then all are named, with
+ * the number of results that each gave, and the backend is that of the last.
+ */
+export function tuckerDevice(
+  { layers, matrices }: { readonly [K in keyof Decomposed]: readonly { readonly stored: UsedOps }[] },
+): CompressionReport["devices"]["tucker"] {
+  const results = [...layers, ...matrices].map(({ stored }) => stored);
+  const last = results.at(-1);
+  if (last === undefined) return { backend: "none", adapter: "nothing was decomposed" };
+  const counts = new Map<string, number>();
+  for (const { adapter } of results) counts.set(adapter, (counts.get(adapter) ?? 0) + 1);
+  const adapter = counts.size === 1
+    ? last.adapter
+    : [...counts].map(([adapter, count]) => `${count} of ${results.length} on ${adapter}`).join("; ");
+  return { backend: last.backend, adapter };
 }
 
 function sum(values: readonly number[]): number {

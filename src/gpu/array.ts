@@ -117,6 +117,8 @@ export class GpuArray implements Disposable {
       }
     });
     commands.flush();
+    // Mapping waits on this thread (see readback.ts). Whoever else has work for the host does it first, while the device computes.
+    await undefined;
     const numbers = new Float32Array(words);
     try {
       await Promise.all(pieces.map(async ({ staging, start, bytes }) => {

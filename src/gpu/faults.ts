@@ -50,8 +50,9 @@ export class GpuFaults {
 export function describe(error: GPUError, label: string): TuckerdError {
   const memory = error instanceof GPUOutOfMemoryError;
   const kind = memory ? "out of memory" : error instanceof GPUValidationError ? "validation error" : "internal error";
-  const advice = memory ? " Free GPU memory, or decompose on the CPU (--device cpu)." : "";
-  return new TuckerdError("failed", `GPU ${kind} in ${label}: ${error.message.trim()}${advice}`, {
+  const advice = memory ? "; free GPU memory, or decompose on the CPU (--device cpu)" : "";
+  const message = error.message.trim().replace(/\.$/, "");
+  return new TuckerdError("failed", `GPU ${kind} in ${label}: ${message}${advice}`, {
     cause: error,
     fields: { gpu: kind, label },
   });

@@ -46,6 +46,8 @@ export interface DecomposeOptions {
    * can read them again may give their memory back.
    */
   readonly onCopied?: (() => void) | undefined;
+  /** Called when the tensor of a Tucker mode is where it is computed with; its copy on the host isn't needed any more. */
+  readonly onUploaded?: (() => void) | undefined;
   /** For error texts. */
   readonly where: LayerPlace;
 }
@@ -178,5 +180,6 @@ async function partialTucker(
   const unit = commonFactor(options.factors);
   using tensor = await engine.uploadWeights(tensorise(weights, options, engine.Array), shape, unit);
   if (options.matrices.length === MATRICES.length) options.onCopied?.();
+  options.onUploaded?.();
   return await hooi(engine, tensor, options);
 }

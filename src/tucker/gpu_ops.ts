@@ -30,7 +30,14 @@ const FLOAT16_FROM = 2 ** 20;
  * @throws TuckerdError `unavailable` if there is no adapter, or only a software one and `allowFallbackAdapter` isn't set
  */
 export async function createGpuOps(options: GpuOpsOptions = {}): Promise<TuckerOps> {
-  const device = await openDevice(options);
+  return await gpuOpsOn(await openDevice(options), options);
+}
+
+/** The operations on an open device, which is theirs from then on. */
+export async function gpuOpsOn(
+  device: GpuDevice,
+  options: Pick<GpuOpsOptions, "float16From"> = {},
+): Promise<TuckerOps> {
   try {
     const [planner, small] = await Promise.all([ProductPlanner.create(device), device.pipelines.get(gramSmall)]);
     return new GpuOps(device, { planner, small }, options.float16From ?? FLOAT16_FROM);
@@ -53,14 +60,20 @@ class GpuOps implements TuckerOps {
   readonly backend = "webgpu";
   readonly #device: GpuDevice;
   readonly #float16From: number;
+  readonly #owner: boolean;
   #kernels: GramKernels;
   /** How the latest weights are stored. */
   #storage: "float32" | "float16" = "float32";
 
-  constructor(device: GpuDevice, kernels: GramKernels, float16From: number) {
+  constructor(device: GpuDevice, kernels: GramKernels, float16From: number, owner = true) {
     this.#device = device;
     this.#kernels = kernels;
     this.#float16From = float16From;
+    this.#owner = owner;
+  }
+
+  view(): TuckerOps {
+    return new GpuOps(this.#device, this.#kernels, this.#float16From, false);
   }
 
   get adapter(): string {
@@ -148,7 +161,7 @@ class GpuOps implements TuckerOps {
   }
 
   [Symbol.dispose](): void {
-    this.#device[Symbol.dispose]();
+    if (this.#owner) this.#device[Symbol.dispose]();
   }
 
   /** A new tensor that `record` fills; empty sums are zero. */

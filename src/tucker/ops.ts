@@ -17,6 +17,9 @@ export interface TuckerOps extends Disposable {
   /** What really runs: adapter description for WebGPU, the library for the CPU. Goes into the report. */
   readonly adapter: string;
 
+  /** The same operations for one piece of work among several: `adapter` tells about its weights alone. The device isn't its own. */
+  view?(): TuckerOps;
+
   /** Copies host data in. The caller may reuse `data` afterwards. */
   tensor(data: Float32Array, shape: readonly number[]): OpsTensor;
 
