@@ -158,6 +158,7 @@ function failingAt(ops: TuckerOps, count: number, fault: () => void): TuckerOps 
     backend: ops.backend,
     adapter: ops.adapter,
     tensor: (...args) => ops.tensor(...args),
+    adopt: (...args) => ops.adopt(...args),
     read: (...args) => ops.read(...args),
     reshape: (...args) => ops.reshape(...args),
     modeProduct: (...args) => ops.modeProduct(...args),
