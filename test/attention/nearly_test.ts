@@ -121,6 +121,25 @@ Deno.test("differential attention is left alone: its two softmaxes share a value
   await assertExact(model);
 });
 
+Deno.test("one softmax over two values is left alone, as differential attention is exported too", async () => {
+  const product = node("MatMul_1");
+  const [probabilities, value] = product.input as [string, string];
+  const [context] = product.output as [string];
+  const model = changed(
+    new Map([[product, [
+      withFields(product, { output: ["first.context"], name: "first" }),
+      makeNode("Mul", [value, "half"], ["other.value"]),
+      makeNode("MatMul", [probabilities, "other.value"], ["second.context"], { name: "second" }),
+      makeNode("Sub", ["first.context", "second.context"], [context]),
+    ]]]),
+    { scalars: { half: 0.5 } },
+  );
+  const { blocks, skipped } = findAttention(model);
+  assertEquals([blocks.length, skipped.length], [1, 1]);
+  assertEquals(skipped[0]!.reason, "its result meets 2 values, in first and second");
+  await assertExact(model);
+});
+
 Deno.test("talking heads, mixed by a matrix before or after the softmax, are left alone", async () => {
   const mixed = (name: string): ReturnType<typeof makeNode>[] => {
     const [first] = node(name).output as [string];

@@ -186,6 +186,7 @@ function findContext(
     { name: start, broken: undefined, depth: 0 },
   ];
   const seen = new Set<string>();
+  const found: { node: NodeProto; broken: string | undefined }[] = [];
   while (pending.length > 0) {
     const { name, broken, depth } = pending.shift()!;
     if (seen.has(name) || depth > REACH) continue;
@@ -193,7 +194,7 @@ function findContext(
     for (const { node, index, graph: user } of graph.uses(name)) {
       if (user !== graph) continue;
       if (node.opType === "MatMul" && index === 0) {
-        if (tracer.projection(graph, node) === undefined) return { node, broken };
+        if (tracer.projection(graph, node) === undefined) found.push({ node, broken });
       } else if (isMovement(node) || isElementwise(node)) {
         for (const output of node.output) {
           pending.push({ name: output, broken: broken ?? rowSumProblem(graph, node), depth: depth + 1 });
@@ -201,7 +202,15 @@ function findContext(
       }
     }
   }
-  return "its result doesn't reach a product with a value";
+  const [first] = found;
+  if (first === undefined) return "its result doesn't reach a product with a value";
+  // Tables of relative positions may be multiplied too, but no second value.
+  const values = found.filter(({ node }) => {
+    const trace = tracer.trace(graph, node.input[1]!);
+    return trace !== undefined && tracer.sourcesOf(trace).some(({ kind }) => kind === "projection");
+  });
+  if (values.length < 2) return first;
+  return `its result meets ${values.length} values, in ${values.map(({ node }) => nodeName(node)).join(" and ")}`;
 }
 
 /** Operators after which the rows of the softmax may no longer sum to one. A Where may guard rows of NaN, but no more. */

@@ -73,6 +73,13 @@ const argReduce: Rule = (node, [data]) => {
   return [intAttribute(node, "keepdims", 1) === 1 ? data.with(axis, 1) : data.toSpliced(axis, 1)];
 };
 
+const topK: Rule = (node, [data], inputs) => {
+  const k = inputs[1]?.data?.[0];
+  if (data === undefined || k === undefined) return [];
+  const shape = data.with(axisOf(intAttribute(node, "axis", -1), data.length), k);
+  return [shape, shape];
+};
+
 const conv: Rule = (node, [x, w]) => {
   if (x === undefined || w === undefined) return [];
   const spatial = x.slice(2);
@@ -153,6 +160,7 @@ const rules = new Map<string, Rule>([
   ["ScatterElements", sameAsFirst],
   ["ArgMax", argReduce],
   ["ArgMin", argReduce],
+  ["TopK", topK],
   ["Conv", conv],
   ["Pad", pad],
   ["OneHot", oneHot],
