@@ -7,7 +7,9 @@ import type { FeedForwardMatrixName } from "../attention/feed_forward/types.ts";
 import { MATRICES, type MatrixName } from "../attention/types.ts";
 import {
   chooseMode,
+  chooseModes,
   layerParameters,
+  type ModeChoice,
   type ModeTables,
   type RankChoice,
   ranksForEnergy,
@@ -85,14 +87,23 @@ async function chooseFree(
   const tables = await spectra.layers(plans.map(({ block }) => block.layer), alone);
   // Factors that would be larger than the weights are none: such a layer keeps its own, which lose nothing.
   const saves = (parameters: number, i: number): boolean =>
-    parameters < layerParameters(tensorShape(plans[i]!.block)) || target.kind === "ratio";
+    parameters < layerParameters(tensorShape(plans[i]!.block)) || (target.kind === "ratio" && budget === "layer");
   const byLayer = (choices: readonly (Choice & { readonly parameters: number })[]): Map<number, Choice> =>
     new Map(
       choices.flatMap(({ parameters, ...choice }, i) => saves(parameters, i) ? [[plans[i]!.block.layer, choice]] : []),
     );
   if (alone) {
     const subset = mode === "auto" || matrices === undefined ? {} : { matrices };
-    return byLayer(plans.map((plan, i) => ({ ...chooseOwnFactors(plan, tables[i]!), ...subset })));
+    const ofModes = plans.map(({ block }, i): ModeTables => ({
+      shape: tensorShape(block),
+      tucker4: tables[i]!.errors,
+      ...tables[i]!.modes!,
+    }));
+    const allowed = mode === "auto" ? undefined : ["3d-tucker" as const];
+    const best = budget === "global"
+      ? chooseModes(ofModes, plans[0]!.target, allowed)
+      : plans.map((plan, i) => chooseMode(ofModes[i]!, plan.target, allowed));
+    return byLayer(best.map((choice, i) => ({ ...ownFactors(plans[i]!, choice), ...subset })));
   }
   const layers = plans.map(({ block }, i) => ({ errors: tables[i]!.errors, shape: tensorShape(block) }));
   if (budget === "global") {
@@ -109,13 +120,8 @@ async function chooseFree(
   }));
 }
 
-/** Modes `3d-tucker` and `auto`, whose tables are those of all modes. */
-function chooseOwnFactors(
-  { block, mode, target }: FreePlan,
-  { errors, modes }: LayerSpectrum,
-): Choice & { readonly parameters: number } {
-  const tables: ModeTables = { shape: tensorShape(block), tucker4: errors, ...modes! };
-  const best = chooseMode(tables, target, mode === "auto" ? undefined : ["3d-tucker"]);
+/** What a choice of mode `3d-tucker` or `auto` means for a layer. */
+function ownFactors({ block }: FreePlan, best: ModeChoice): Choice & { readonly parameters: number } {
   const { parameters } = best;
   if (best.ranks !== undefined) return { mode: best.mode, ranks: [...best.ranks], parameters };
   const matrixRanks = MATRICES.map((name): [MatrixName, number] => [

@@ -179,9 +179,6 @@ function checkMode(mode: Mode, request: CompressionRequest, target: CompressionT
   if (request.matrices !== undefined && mode !== "3d-tucker") {
     refuse("takes no choice of matrices", 'leave matrices out, or use mode "3d-tucker" (for "laser": laser.matrices)');
   }
-  if (request.budget === "global" && (mode === "3d-tucker" || mode === "auto")) {
-    refuse("has no global budget yet", 'use budget "layer", or one of the modes 4d-tucker, laser and 4d-tucker-laser');
-  }
   if (mode === "laser" && request.laser?.rate !== undefined && targetOf(request) !== undefined) {
     refuse(
       `takes a rate or ${target.kind === "energy" ? "an energy" : "a ratio"}, not both`,

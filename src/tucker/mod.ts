@@ -16,15 +16,16 @@ export {
   type MatrixPlace,
   truncatedSvd,
 } from "./low_rank.ts";
-export { chooseMode, type ModeChoice, type ModeTables, modeTables, type ModeTarget } from "./mode_choice.ts";
 export {
-  type RankChoice,
-  type RankedLayer,
-  ranksForEnergy,
-  ranksForGlobalEnergy,
-  ranksForGlobalRatio,
-  ranksForRatio,
-} from "./rank_choice.ts";
+  chooseMode,
+  chooseModes,
+  type ModeChoice,
+  type ModeTables,
+  modeTables,
+  type ModeTarget,
+} from "./mode_choice.ts";
+export { ranksForGlobalEnergy, ranksForGlobalRatio } from "./global_budget.ts";
+export { type RankChoice, type RankedLayer, ranksForEnergy, ranksForRatio } from "./rank_choice.ts";
 export * from "./ranks.ts";
 export { reconstruct, reconstructionErrors } from "./reconstruct.ts";
 export type { LayerPlace } from "./tensorise.ts";

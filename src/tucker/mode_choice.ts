@@ -7,9 +7,10 @@
 import { type AttentionWeights, MATRICES } from "../attention/types.ts";
 import { TuckerdError } from "../errors.ts";
 import { ErrorTable } from "./error_table.ts";
+import { shareEnergy, shareRatio } from "./global_budget.ts";
 import { hosvd, type HosvdOptions } from "./hosvd.ts";
 import type { TuckerOps } from "./ops.ts";
-import { bestWithin, cheapestKeeping, type RankCost, tuckerCost } from "./rank_choice.ts";
+import { bestWithin, cheapestKeeping, type RankChoice, type RankCost, tuckerCost } from "./rank_choice.ts";
 import { layerParameters, type LayerShape } from "./ranks.ts";
 import type { LayerMode, Ranks } from "./types.ts";
 
@@ -88,9 +89,7 @@ export function chooseMode(
       ? bestWithin(errors, cost, layerParameters(shape) / target.ratio)
       : cheapestKeeping(errors, cost, target.energy);
     if (choice === undefined) continue;
-    const { ranks: [r1, r2, r3], parameters, energy } = choice;
-    const ranks = mode === "laser" ? { rank: r1 } : { ranks: [r1, r2, mode === "3d-tucker" ? 4 : r3] as const };
-    candidates.push({ mode, ...ranks, parameters, energy });
+    candidates.push(inMode(mode, choice));
   }
   const better = (a: ModeChoice, b: ModeChoice): boolean =>
     target.kind === "ratio" ? a.energy > b.energy : a.parameters < b.parameters;
@@ -100,6 +99,29 @@ export function chooseMode(
   );
   if (best !== undefined) return best;
   throw new TuckerdError("invalid", `no mode reaches the ${target.kind} asked for with layers of ${shape.join("×")}`);
+}
+
+/**
+ * The modes of several layers under one target: the ratio holds for their parameters together, or the energy for the mean of the shares
+ * that they keep.
+ *
+ * @param modes what may be chosen; all three by default
+ * @throws TuckerdError `invalid` for a ratio that no modes reach.
+ */
+export function chooseModes(
+  layers: readonly ModeTables[],
+  target: ModeTarget,
+  modes: readonly LayerMode[] = ["4d-tucker", "3d-tucker", "laser"],
+): ModeChoice[] {
+  const allowed = layers.map((tables) => modesOf(tables).filter(({ mode }) => modes.includes(mode)));
+  const given = layers.map(({ shape }, i) => ({ shape, tables: allowed[i]! }));
+  const choices = target.kind === "ratio" ? shareRatio(given, target.ratio) : shareEnergy(given, target.energy);
+  return choices.map((choice, i) => inMode(allowed[i]![choice.table]!.mode, choice));
+}
+
+function inMode(mode: ModeChoice["mode"], { ranks: [r1, r2, r3], parameters, energy }: RankChoice): ModeChoice {
+  const ranks = mode === "laser" ? { rank: r1 } : { ranks: [r1, r2, mode === "3d-tucker" ? 4 : r3] as const };
+  return { mode, ...ranks, parameters, energy };
 }
 
 interface ModeErrors {

@@ -39,9 +39,7 @@ export function tuckerCost(shape: LayerShape): RankCost {
  * @throws TuckerdError `invalid` for an energy outside (0, 1].
  */
 export function ranksForEnergy({ errors, shape }: RankedLayer, energy: number): RankChoice {
-  if (!(energy > 0 && energy <= 1)) {
-    throw new TuckerdError("invalid", `energy must be above 0 and at most 1 (the share kept), got ${energy}`);
-  }
+  checkEnergy(energy);
   return cheapestKeeping(errors, tuckerCost(shape), energy);
 }
 
@@ -55,79 +53,19 @@ export function ranksForRatio({ errors, shape }: RankedLayer, ratio: number): Ra
 }
 
 /**
- * Ranks of several layers under one budget: the ratio holds for their parameters together, and the mean squared relative
- * error of the layers is made small. Layers whose error falls faster get more.
+ * Parameters that a ratio leaves to layers of these shapes.
  *
- * Every layer minimises error² + λ·parameters; the price λ is found by bisection (each λ gives a point of the lower convex
- * hull, which a greedy exchange of parameters between layers would reach as well). What the budget leaves over is spent
- * greedily, and ranks chosen per layer at the same ratio are taken instead should they be better.
- *
- * @throws TuckerdError `invalid` for a ratio that no ranks reach.
+ * @throws TuckerdError `invalid` for a ratio that isn't a number above 0
  */
-export function ranksForGlobalRatio(layers: readonly RankedLayer[], ratio: number): RankChoice[] {
-  const budget = budgetFor(layers.map(({ shape }) => shape), ratio);
-  const priced = lastThatHolds(layers, [0, -40], (choices) => parametersOf(choices) <= budget) ?? unreachable(ratio);
-  const hull = spendRest(layers, priced, budget);
-  const alone = layers.map(({ errors, shape }) => bestWithin(errors, tuckerCost(shape), budgetFor([shape], ratio)));
-  const energy = (choices: readonly (RankChoice | undefined)[]): number =>
-    choices.reduce((sum, choice) => sum + (choice?.energy ?? -Infinity), 0);
-  return energy(alone) > energy(hull) ? alone as RankChoice[] : hull;
-}
-
-/**
- * Ranks of several layers that keep an energy together: the mean of the shares that they keep is at least `energy`, with few
- * parameters. The price of a parameter is found as in `ranksForGlobalRatio`; ranks chosen per layer are taken instead should they be cheaper.
- *
- * @throws TuckerdError `invalid` for an energy outside (0, 1].
- */
-export function ranksForGlobalEnergy(layers: readonly RankedLayer[], energy: number): RankChoice[] {
-  const alone = layers.map((layer) => ranksForEnergy(layer, energy));
-  const wanted = Math.min(energy, 1 - 1e-12) * layers.length;
-  const kept = (choices: readonly RankChoice[]): number => choices.reduce((sum, choice) => sum + choice.energy, 0);
-  const hull = lastThatHolds(layers, [-40, 0], (choices) => kept(choices) >= wanted);
-  if (hull === undefined) return alone;
-  const trimmed = giveBack(layers, hull, kept(hull) - wanted);
-  return parametersOf(trimmed) < parametersOf(alone) ? trimmed : alone;
-}
-
-/** Halvings of the search for a price. */
-const PRICE_STEPS = 40;
-
-/**
- * The layers' best choices at the last price, on the way from `good` to `bad`, at which a condition holds; undefined where it doesn't hold at
- * `good`. Prices are the log2 of a parameter's price in units of error².
- */
-function lastThatHolds(
-  layers: readonly RankedLayer[],
-  [good, bad]: readonly [number, number],
-  holds: (choices: readonly RankChoice[]) => boolean,
-): RankChoice[] | undefined {
-  const at = (price: number): RankChoice[] =>
-    layers.map(({ errors, shape }) => bestAtPrice(errors, tuckerCost(shape), 2 ** price));
-  let best = at(good);
-  if (!holds(best)) return undefined;
-  for (let step = 0; step < PRICE_STEPS; step++) {
-    const middle = (good + bad) / 2;
-    const choices = at(middle);
-    if (holds(choices)) [good, best] = [middle, choices];
-    else bad = middle;
-  }
-  return best;
-}
-
-function parametersOf(choices: readonly RankChoice[]): number {
-  return choices.reduce((sum, choice) => sum + choice.parameters, 0);
-}
-
-/** Parameters that a ratio leaves to layers of these shapes. */
-function budgetFor(shapes: readonly LayerShape[], ratio: number): number {
+export function budgetFor(shapes: readonly LayerShape[], ratio: number): number {
   if (!(ratio > 0 && Number.isFinite(ratio))) {
     throw new TuckerdError("invalid", `the compression ratio must be a number above 0, got ${ratio}`);
   }
   return shapes.reduce((sum, shape) => sum + layerParameters(shape), 0) / ratio;
 }
 
-function unreachable(ratio: number): never {
+/** @throws TuckerdError `invalid` always: for a ratio that no ranks reach */
+export function unreachable(ratio: number): never {
   throw new TuckerdError(
     "invalid",
     `no ranks reach a compression ratio of ${ratio}: even ranks 1,1,1 take more parameters; ask for a lower ratio`,
@@ -135,8 +73,14 @@ function unreachable(ratio: number): never {
 }
 
 /** Calls `visit` with every (r2, r3) of a table. */
-function eachPair({ sizes: [, headSize, stack] }: ErrorTable, visit: (r2: number, r3: number) => void): void {
+export function eachPair({ sizes: [, headSize, stack] }: ErrorTable, visit: (r2: number, r3: number) => void): void {
   for (let r2 = 1; r2 <= headSize; r2++) for (let r3 = 1; r3 <= stack; r3++) visit(r2, r3);
+}
+
+/** @throws TuckerdError `invalid` for an energy outside (0, 1]. */
+export function checkEnergy(energy: number): void {
+  if (energy > 0 && energy <= 1) return;
+  throw new TuckerdError("invalid", `energy must be above 0 and at most 1 (the share kept), got ${energy}`);
 }
 
 /** The choice that keeps most within a budget; undefined where even the smallest ranks cost more. */
@@ -169,68 +113,8 @@ export function cheapestKeeping(errors: ErrorTable, cost: RankCost, energy: numb
   return best ?? choiceOf(errors, cost, [...errors.sizes]);
 }
 
-/** Values of r1 that are tried at a price; between them `spendRest` fills in. */
-const HIDDEN_STEPS = 256;
-
-function bestAtPrice(errors: ErrorTable, cost: RankCost, price: number): RankChoice {
-  const step = Math.ceil(errors.sizes[0] / HIDDEN_STEPS);
-  let [ranks, lowest]: [Ranks, number] = [[1, 1, 1], Infinity];
-  eachPair(errors, (r2, r3) => {
-    const [each, base] = [cost.each(r2, r3), cost.base(r2, r3)];
-    for (let r1 = 1; r1 <= errors.sizes[0]; r1 += step) {
-      const loss = 1 - errors.energy([r1, r2, r3]) + price * (r1 * each + base);
-      if (loss < lowest) [ranks, lowest] = [[r1, r2, r3], loss];
-    }
-  });
-  return choiceOf(errors, cost, ranks);
-}
-
-/** Raises single ranks, the one first that gains most energy per parameter, as long as the budget allows. */
-function spendRest(layers: readonly RankedLayer[], start: readonly RankChoice[], budget: number): RankChoice[] {
-  const choices = [...start];
-  let left = budget - choices.reduce((sum, choice) => sum + choice.parameters, 0);
-  for (;;) {
-    let best: { readonly layer: number; readonly choice: RankChoice; readonly gain: number } | undefined;
-    for (const [layer, { errors, shape }] of layers.entries()) {
-      const current = choices[layer]!;
-      for (const mode of [0, 1, 2]) {
-        const ranks = current.ranks.with(mode, current.ranks[mode]! + 1) as unknown as Ranks;
-        if (ranks[mode]! > errors.sizes[mode]!) continue;
-        const choice = choiceOf(errors, tuckerCost(shape), ranks);
-        const extra = choice.parameters - current.parameters;
-        const gain = (choice.energy - current.energy) / extra;
-        if (extra <= left && gain > (best?.gain ?? 0)) best = { layer, choice, gain };
-      }
-    }
-    if (best === undefined) return choices;
-    left -= best.choice.parameters - choices[best.layer]!.parameters;
-    choices[best.layer] = best.choice;
-  }
-}
-
-/** Lowers single ranks, the one first that saves most parameters per energy, as long as there is energy to spare. */
-function giveBack(layers: readonly RankedLayer[], start: readonly RankChoice[], spare: number): RankChoice[] {
-  const choices = [...start];
-  for (;;) {
-    let best: { readonly layer: number; readonly choice: RankChoice; readonly gain: number } | undefined;
-    for (const [layer, { errors, shape }] of layers.entries()) {
-      const current = choices[layer]!;
-      for (const mode of [0, 1, 2]) {
-        if (current.ranks[mode] === 1) continue;
-        const ranks = current.ranks.with(mode, current.ranks[mode]! - 1) as unknown as Ranks;
-        const choice = choiceOf(errors, tuckerCost(shape), ranks);
-        const lost = current.energy - choice.energy;
-        const gain = (current.parameters - choice.parameters) / Math.max(lost, Number.MIN_VALUE);
-        if (lost <= spare && gain > (best?.gain ?? 0)) best = { layer, choice, gain };
-      }
-    }
-    if (best === undefined) return choices;
-    spare -= choices[best.layer]!.energy - best.choice.energy;
-    choices[best.layer] = best.choice;
-  }
-}
-
-function choiceOf(errors: ErrorTable, cost: RankCost, ranks: Ranks): RankChoice {
+/** Ranks with their cost and energy. */
+export function choiceOf(errors: ErrorTable, cost: RankCost, ranks: Ranks): RankChoice {
   const [r1, r2, r3] = ranks;
   return { ranks, parameters: r1 * cost.each(r2, r3) + cost.base(r2, r3), energy: errors.energy(ranks) };
 }

@@ -78,7 +78,6 @@ Deno.test("options without a meaning in their mode are refused, by name", () => 
     [{ mode: "laser", matrices: ["query"] }, "matrices"],
     [{ mode: "4d-tucker-laser", laser: { matrices: ["query"] } }, "query"],
     [{ mode: "laser", laser: { rate: 10 } }, "below 10"],
-    [{ mode: "auto", compressionRatio: 3, budget: "global" }, "global"],
   ];
   for (const [request, text] of refused) assertThrows(() => resolveOptions(request), TuckerdError, text);
 });
@@ -156,6 +155,21 @@ Deno.test("a global budget loses less than one for each layer, at no more parame
   const budget = 2 * 27648 / ratio;
   assert(alone.parameters <= budget && together.parameters <= budget);
   assert(together.loss < alone.loss, `${together.loss} and ${alone.loss}`);
+});
+
+Deno.test("a global budget in the modes 3d-tucker and auto loses no more than one for each layer, within its parameters", async () => {
+  await using opened = await openTestCompressor(bert);
+  for (const mode of ["3d-tucker", "auto"] as const) {
+    const preview = (budget: "layer" | "global"): Promise<CompressionPreview> =>
+      opened.compressor.preview(resolveOptions({ mode, compressionRatio: 3, budget }));
+    const [layer, global] = [await preview("layer"), await preview("global")];
+    assert(global.totals.compressedParameters <= global.totals.attentionParameters / 3, mode);
+    assert(squaredErrors(global) < squaredErrors(layer), `${mode}: ${squaredErrors(global)}, ${squaredErrors(layer)}`);
+    const { report } = await opened.compressor.compress(
+      resolveOptions({ mode, compressionRatio: 3, budget: "global" }),
+    );
+    assertEquals(report.totals.compressedParameters, global.totals.compressedParameters, mode);
+  }
 });
 
 Deno.test("auto takes for each layer the mode with the smallest error at that ratio", async () => {

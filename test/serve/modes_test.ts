@@ -46,6 +46,8 @@ Deno.test("modes, matrices, rates and budgets over HTTP", async (test) => {
     { mode: "4d-tucker-laser", ranks: [16, 4, 3] },
     { mode: "4d-tucker-laser", compressionRatio: 3, laser: { rate: 8, matrices: ["fc_out"] }, layers: "1" },
     { mode: "auto", compressionRatio: 3 },
+    { mode: "auto", compressionRatio: 3, budget: "global" },
+    { mode: "3d-tucker", energy: 0.6, budget: "global" },
     { mode: "4d-tucker", algorithm: "hosvd", ranks: [16, 4, 3] },
     { mode: "4d-tucker", algorithm: "hosvd", compressionRatio: 3, balance: true },
   ];
@@ -96,7 +98,6 @@ Deno.test("modes, matrices, rates and budgets over HTTP", async (test) => {
       { mode: "laser", laser: { rate: 5, matrices: ["fc_up"] } },
       { mode: "laser", laser: { rate: 5, matrices: ["fc_middle"] } },
       { mode: "laser", laser: {} },
-      { mode: "auto", compressionRatio: 3, budget: "global" },
       { mode: "4d-tucker", ranks: [4, 4, 4], laser: { rate: 5 } },
       { mode: "3d-tucker", ranks: [4, 4, 1], matrices: ["fc_in"] },
       { mode: "3d-tucker", ranks: [4, 4, 1], algorithm: "hosvd" },
