@@ -1,8 +1,9 @@
 """Writes test/testdata/tucker/golden.json: errors of partial Tucker decompositions by an independent implementation.
 
-Run: python3 scripts/golden/make_golden.py (needs NumPy). Where TensorLy is installed it is used, with tolerance 1e-5 and up to
+Run: python3 scripts/golden/make_golden.py (needs NumPy, and onnx for the trained weights). Where TensorLy is installed it is used, with tolerance 1e-5 and up to
 100 iterations; otherwise the stand-in of scripts/bench/tensorly_like.py, and the file says which. Every case gives a kind and a
 seed from which the test makes the very same tensor: numbers are mulberry32's, scaled by powers in float64, and rounded to float32.
+Trained cases name a layer of models/tuckerd-qa instead.
 """
 
 import json
@@ -21,6 +22,9 @@ SHAPES = [
     ((96, 16, 4, 6), [(32, 8, 2), (64, 12, 3)]),
 ]
 KINDS = ("random", "power-law", "low-rank")
+TRAINED = ROOT / "models" / "tuckerd-qa"
+# (r1, r2, r3) from the model's least to its most lossy settings, two of them with a truncated stack mode
+TRAINED_RANKS = [(80, 20, 4), (62, 16, 4), (48, 16, 3), (44, 13, 4), (28, 10, 2), (16, 8, 4)]
 
 
 def uniform(seed, count):
@@ -51,6 +55,28 @@ def make_tensor(kind, shape, seed):
     planted = np.einsum("abki,pa,qb,sk->pqsi", core, u1, u2, u3)
     # float64 sums depend on their order in the last bits: round to 20 fractional bits, so that both languages agree
     return (np.round(planted * 2**20) / 2**20 + noise / 1024).astype(np.float32)
+
+
+def trained_layers():
+    """The tensors d x h x 4 x H of a model's layers, float32: W_Q, W_K, W_V and W_O transposed, by heads, as they act on rows."""
+    import onnx
+    from onnx import numpy_helper
+
+    heads = json.loads((TRAINED / "config.json").read_text())["num_attention_heads"]
+    graph = onnx.load(TRAINED / "onnx" / "model.onnx").graph
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    layers = {}
+    for node in graph.node:
+        if node.op_type != "MatMul" or node.input[1] not in weights or "/attention/" not in node.name:
+            continue
+        layer = int(node.name.split("/layer.")[1].split("/")[0])
+        part = node.name.split("/attention/")[1].removesuffix("/MatMul")  # self/query … output/dense
+        layers.setdefault(layer, {})[part] = weights[node.input[1]]
+    for layer, parts in sorted(layers.items()):
+        query, key, value = (parts[f"self/{name}"] for name in ("query", "key", "value"))
+        matrices = [query, key, value, parts["output/dense"].T]
+        d = query.shape[0]
+        yield layer, np.stack([m.reshape(d, heads, -1).transpose(0, 2, 1) for m in matrices], axis=2)
 
 
 def decompose(tensor, ranks):
@@ -84,6 +110,13 @@ def main():
                 cases.append(
                     {"kind": kind, "shape": shape, "seed": seed, "ranks": ranks, "relativeError": error, "sweeps": sweeps}
                 )
+    for layer, tensor in trained_layers():
+        for ranks in TRAINED_RANKS:
+            error, sweeps = decompose(tensor, ranks)
+            cases.append(
+                {"kind": "trained", "model": TRAINED.name, "layer": layer, "shape": tensor.shape, "ranks": ranks,
+                 "relativeError": error, "sweeps": sweeps}
+            )
     golden = {"implementation": implementation(), "tolerance": 1e-5, "iterations": 100, "cases": cases}
     path = ROOT / "test" / "testdata" / "tucker" / "golden.json"
     path.write_text(json.dumps(golden, indent=1) + "\n")

@@ -1,4 +1,6 @@
-import { assert, assertAlmostEquals } from "@std/assert/mod.js";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert/mod.js";
+import { extractWeights, findAttention } from "../../src/attention/mod.ts";
+import { loadModel } from "../../src/onnx/model.ts";
 import { compressionRatio, createCpuOps, decomposeLayer, reconstruct } from "../../src/tucker/mod.ts";
 import type { OpsTensor, TuckerOps } from "../../src/tucker/ops.ts";
 import type { Ranks } from "../../src/tucker/types.ts";
@@ -101,19 +103,45 @@ class Float32Only implements TuckerOps {
 interface GoldenCase {
   readonly kind: string;
   readonly shape: readonly number[];
-  readonly seed: number;
+  /** Of a generated tensor. */
+  readonly seed?: number;
+  /** Of trained weights: a layer of the embedded model. */
+  readonly layer?: number;
   readonly ranks: Ranks;
   readonly relativeError: number;
 }
 
-Deno.test("the relative error is never above TensorLy's method's by more than 1e-4", async () => {
-  const golden: { cases: GoldenCase[] } = JSON.parse(Deno.readTextFileSync(new URL("golden.json", TESTDATA)));
-  using ops = await createCpuOps();
-  for (const { kind, shape, seed, ranks, relativeError } of golden.cases) {
-    const weights = weightsOf(goldenTensor(kind, shape, seed));
+const golden: { readonly cases: readonly GoldenCase[] } = JSON.parse(
+  Deno.readTextFileSync(new URL("golden.json", TESTDATA)),
+);
+
+/** Holds every case that is given to its golden error. */
+async function checkGolden(cases: readonly GoldenCase[], ops: TuckerOps): Promise<void> {
+  const model = await loadModel(new URL("../../models/tuckerd-qa/onnx/model.onnx", import.meta.url).pathname);
+  const { blocks } = findAttention(model);
+  for (const { kind, shape, seed, layer, ranks, relativeError } of cases) {
+    const weights = layer === undefined
+      ? weightsOf(goldenTensor(kind, shape, seed!))
+      : extractWeights(model, blocks[layer]!).weights;
+    const { hiddenSize, headSize, heads } = weights;
+    assertEquals([hiddenSize, headSize, 4, heads], [...shape]);
     const result = await decomposeLayer(weights, options({ ranks }), ops);
-    const what = `${kind} [${shape}] at [${ranks}], seed ${seed}: ${result.relativeError} against ${relativeError}`;
+    const which = layer === undefined ? `seed ${seed}` : `layer ${layer}`;
+    const what = `${kind} [${shape}] at [${ranks}], ${which}: ${result.relativeError} against ${relativeError}`;
     assert(result.relativeError <= relativeError + 1e-4, what);
     assert(result.relativeError >= relativeError - 3e-3, `${what}: too good, so not the same tensor`);
   }
+}
+
+Deno.test("the relative error is never above TensorLy's method's by more than 1e-4", async () => {
+  using ops = await createCpuOps();
+  await checkGolden(golden.cases, ops);
+});
+
+const trained = golden.cases.filter(({ kind }) => kind === "trained");
+
+Deno.test("the golden data hold every layer of the embedded model at several ranks", () => {
+  const ranks = (layer: number): string[] =>
+    trained.filter((each) => each.layer === layer).map(({ ranks }) => `${ranks}`);
+  for (const layer of [0, 1, 2, 3]) assertEquals(new Set(ranks(layer)).size, 6, `layer ${layer}`);
 });
