@@ -19,6 +19,7 @@ import { type Projection, storedName } from "./trace/projection.ts";
 import { ProbeRun } from "./trace/evaluate.ts";
 import { PROBE, SECOND_PROBE } from "./trace/probe.ts";
 import { Tracer } from "./trace/tracer.ts";
+import { constantProjections, type Twin, twinsOf } from "./twins.ts";
 import type { AttentionBlock, SkippedAttention } from "./types.ts";
 
 /** What `findAttention` returns. */
@@ -31,6 +32,8 @@ export interface FoundAttention {
 /** A block with the places where it runs: several where layers share their weights or branches repeat them. */
 export interface LocatedBlock extends AttentionBlock {
   readonly sites: readonly [Site, ...Site[]];
+  /** Where else its matrices are used, in the graph of the first site. */
+  readonly twins: readonly Twin[];
 }
 
 /** Everything known about a model's attention: the public findings, and where they are in the graph. */
@@ -118,10 +121,12 @@ function analyseOnce(model: OnnxModel): Analysis {
     else same.push(site);
   }
   const readers = weightReaders(tracer, graph);
+  const constants = constantProjections(tracer, graph);
   const blocks: LocatedBlock[] = [];
   for (const places of sites.values()) {
-    const reason = sharedElsewhere(places, readers);
-    if (reason === undefined) blocks.push(describe(tracer, places, blocks.length));
+    const twins = twinsOf(tracer, places[0], constants);
+    const reason = sharedElsewhere(places, readers) ?? twinProblem(places, twins);
+    if (reason === undefined) blocks.push(describe(tracer, places, { layer: blocks.length, twins }));
     else skipped.push(...places.map(({ anchor }) => skip(anchor, reason)));
   }
   return { graph, tracer, blocks, skipped };
@@ -199,11 +204,31 @@ function weightKey({ query, key, value, output }: Site): string {
   return [...views, `${storedName(output.projection)}:${output.rows}`].join("|");
 }
 
-function describe(tracer: Tracer, sites: readonly [Site, ...Site[]], layer: number): LocatedBlock {
+/** Why a block whose matrices are used on constants too must stay: factors are written beside it only, and for every head. */
+function twinProblem([site]: readonly [Site, ...Site[]], twins: readonly Twin[]): string | undefined {
+  const far = twins.find(({ projection, names }) =>
+    projection.graph !== site.graph || names.some((name) => keyValueHeadsOf(site[name]) < site.query.heads)
+  );
+  return far && `${nodeName(far.projection.node)} uses its ${far.names} matrix too, in another graph or by groups of heads`;
+}
+
+/** Why a space must be expanded because a matrix of it is used on constants too, which knows of no small space. */
+function twinReason(twins: readonly Twin[], parts: readonly string[]): string | undefined {
+  const twin = twins.find(({ names }) => names.some((name) => parts.includes(name)));
+  return twin && `${nodeName(twin.projection.node)} projects constants with its ${twin.names} matrix`;
+}
+
+function describe(
+  tracer: Tracer,
+  sites: readonly [Site, ...Site[]],
+  { layer, twins }: { readonly layer: number; readonly twins: readonly Twin[] },
+): LocatedBlock {
   const [first] = sites;
   const { query, key, value } = first;
-  const queryKey = sites.find((site) => site.queryKeyExpandedBecause !== undefined)?.queryKeyExpandedBecause;
-  const valueOutput = sites.find((site) => site.valueOutputExpandedBecause !== undefined)?.valueOutputExpandedBecause;
+  const queryKey = sites.find((site) => site.queryKeyExpandedBecause !== undefined)?.queryKeyExpandedBecause ??
+    twinReason(twins, ["query", "key"]);
+  const valueOutput = sites.find((site) => site.valueOutputExpandedBecause !== undefined)?.valueOutputExpandedBecause ??
+    twinReason(twins, ["value"]);
   const cached = (part: "key" | "value"): number => {
     const name = first[part].past ?? first.present[part];
     if (name === undefined) return 0;
@@ -226,6 +251,7 @@ function describe(tracer: Tracer, sites: readonly [Site, ...Site[]], layer: numb
     cacheNumbersPerToken: cached("key") + cached("value"),
     ...describeCache(sites),
     sites,
+    twins,
   };
 }
 

@@ -8,6 +8,7 @@ import type { OnnxModel } from "../../onnx/model.ts";
 import { makeNode } from "../../onnx/node.ts";
 import { floatTensor } from "../../onnx/tensor.ts";
 import { analyse, type Analysis, type LocatedBlock, locatedBlock } from "../find.ts";
+import type { Site } from "../site.ts";
 import type { Projection } from "../trace/projection.ts";
 import type { AttentionWeights, BlockForm } from "../types.ts";
 import { projectionMatrix } from "../weights.ts";
@@ -86,6 +87,10 @@ function rewrittenProjections(
     const matrix = open(projection);
     const width = projection.columns;
     rows.forEach((row, i) => matrix.set(weights.output.subarray(i * width, (i + 1) * width), row * width));
+  }
+  for (const { projection, names } of block.twins) {
+    const [{ projection: same }] = names.map((name) => block.sites[0][name]) as [Site["query"]];
+    matrices.set(projection.node, { projection, matrix: open(same) });
   }
   return [...matrices.values()];
 }

@@ -7,6 +7,7 @@
 import { withFields } from "../../onnx/codec.ts";
 import type { HeadView } from "../heads.ts";
 import type { Projection } from "../trace/projection.ts";
+import type { Twin } from "../twins.ts";
 import type { BlockForm } from "../types.ts";
 import type { SiteWriter } from "./site_writer.ts";
 import { writeUngrouped } from "./ungroup.ts";
@@ -26,7 +27,15 @@ export function writeExpandedProjections(at: SiteWriter, form: BlockForm): void 
     const { node } = at.site[name].projection;
     nodes.set(node, [...nodes.get(node) ?? [], name]);
   }
-  for (const names of nodes.values()) writeProjection(at, form, names);
+  for (const names of nodes.values()) writeProjection(at, form, { names, projection: at.site[names[0]!].projection });
+}
+
+/** Rewrites products of constants with the matrices of query, key and value. */
+export function writeTwins(at: SiteWriter, form: BlockForm, twins: readonly Twin[]): void {
+  for (const { projection, names } of twins) {
+    const changed = names.filter((name) => form[name] !== "kept");
+    if (changed.length > 0) writeProjection(at, form, { names: changed, projection });
+  }
 }
 
 /** Rewrites the output projection's product: reduce each head (shared subspace), then down to r1 (or r) and up to d. */
@@ -38,7 +47,7 @@ export function writeExpandedOutput(at: SiteWriter, form: BlockForm): void {
     index: [...rows],
     label: "output.order",
   });
-  const keep = keepDimensions(at, projection);
+  const keep = keepDimensions(at, projection.input);
   let input = stream;
   if (form.output === "shared") {
     const split = at.reshape(stream, [...keep, heads, headSize], { label: "output.heads" });
@@ -54,9 +63,13 @@ export function writeExpandedOutput(at: SiteWriter, form: BlockForm): void {
   finishProjection(at, projection, { product, label: "output" });
 }
 
-function writeProjection(at: SiteWriter, form: BlockForm, names: readonly Name[]): void {
-  const { projection } = at.site[names[0]!];
-  const parts = names.map((name) => expandedPart(at, form, name));
+/** Rewrites one product: that of the named parts, or another one with the same matrix. */
+function writeProjection(
+  at: SiteWriter,
+  form: BlockForm,
+  { names, projection }: { readonly names: readonly Name[]; readonly projection: Projection },
+): void {
+  const parts = names.map((name) => expandedPart(at, form, { name, input: projection.input }));
   const index = new Array<number>(projection.columns).fill(-1);
   let width = 0;
   for (const part of parts) {
@@ -64,7 +77,7 @@ function writeProjection(at: SiteWriter, form: BlockForm, names: readonly Name[]
     width += part.columns.length;
   }
   // Columns of a matrix that is kept come from the original product; those of a reduced one aren't read any more.
-  const kept = keptColumns(at, form, projection);
+  const kept = keptColumns(at, form, at.site[names[0]!].projection);
   const values = parts.map(({ value }) => value);
   if (kept.length > 0) {
     values.push(originalProduct(at, projection));
@@ -82,19 +95,31 @@ function writeProjection(at: SiteWriter, form: BlockForm, names: readonly Name[]
 }
 
 /** One matrix through its factors, back to h per head: [..., heads · h], with the original column of each of its columns. */
-function expandedPart(at: SiteWriter, form: BlockForm, name: Name): { value: string; columns: number[] } {
+function expandedPart(
+  at: SiteWriter,
+  form: BlockForm,
+  { name, input }: { readonly name: Name; readonly input: string },
+): { value: string; columns: number[] } {
   const view = at.site[name];
   const heads = name === "query" ? view.heads : form.keyValueHeads;
-  return { value: fullHeads(at, form, name), columns: storedColumns(view, heads) };
+  return { value: fullHeadsOf(at, form, { name, input }), columns: storedColumns(view, heads) };
 }
 
 /** All heads that run, in h numbers each and without bias: [..., heads · h]. */
 export function fullHeads(at: SiteWriter, form: BlockForm, name: Name): string {
-  const { heads, headSize, projection } = at.site[name];
+  return fullHeadsOf(at, form, { name, input: at.site[name].projection.input });
+}
+
+function fullHeadsOf(
+  at: SiteWriter,
+  form: BlockForm,
+  { name, input }: { readonly name: Name; readonly input: string },
+): string {
+  const { heads, headSize } = at.site[name];
   const count = name === "query" ? heads : form.keyValueHeads;
-  const projected = at.project(name, form[name]);
+  const projected = at.project(name, form[name], input);
   if (form[name] !== "shared") return projected;
-  const keep = keepDimensions(at, projection);
+  const keep = keepDimensions(at, input);
   const split = at.reshape(projected, [...keep, count, -1], { label: `${name}.heads` });
   const expanded = at.matmul(split, at.factor(`${name}.expand`), { label: `${name}.expand` });
   return at.reshape(expanded, [...keep, count * headSize], { label: `${name}.joined` });
@@ -118,9 +143,9 @@ export function placedProjection(
   return biased(at, projection, { product, label: of.label, output: undefined });
 }
 
-/** Reshape sizes that keep all dimensions of a projection's input but the last. */
-function keepDimensions(at: SiteWriter, projection: Projection): number[] {
-  return new Array<number>(at.rank(projection.input) - 1).fill(0);
+/** Reshape sizes that keep all dimensions of an input but the last. */
+function keepDimensions(at: SiteWriter, input: string): number[] {
+  return new Array<number>(at.rank(input) - 1).fill(0);
 }
 
 /** The columns of the heads that run: one head of each group where they are fewer. */

@@ -18,7 +18,7 @@ import { tensorInfo } from "../../onnx/value_info.ts";
 import { analyse, type LocatedBlock, locatedBlock } from "../find.ts";
 import { isReduced, slotsOf } from "../form.ts";
 import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
-import { writeExpandedOutput, writeExpandedProjections } from "./expanded.ts";
+import { writeExpandedOutput, writeExpandedProjections, writeTwins } from "./expanded.ts";
 import { writeFused, writeUngroupedOperator } from "./fused.ts";
 import { writeReducedQueryKey, writeReducedValueOutput } from "./reduced.ts";
 import { replaceShapeReaders } from "./shapes.ts";
@@ -64,6 +64,7 @@ export function rewriteFactored(
       const label = block.sites.length === 1 ? `tuckerd/layer${layer}` : `tuckerd/layer${layer}.${i}`;
       const at = new SiteWriter({ writer, tracer: analysis.tracer, site, label, factors });
       writeSite(at, form);
+      if (i === 0) writeTwins(at, form, block.twins);
     });
   }
   return { model: writer.finish(model), slots };

@@ -107,19 +107,26 @@ export class SiteWriter {
   }
 
   /** Query, key or value through its factors: [batch, positions, heads · ρ], or [..., heads · ρ] of other inputs. */
-  project(name: "query" | "key" | "value", form: ProjectionForm): string {
-    return this.matmul(this.narrow(name, form), this.factor(`${name}.b`), { label: `${name}.b` });
+  project(
+    name: "query" | "key" | "value",
+    form: ProjectionForm,
+    input: string = this.site[name].projection.input,
+  ): string {
+    return this.matmul(this.narrow(name, form, input), this.factor(`${name}.b`), { label: `${name}.b` });
   }
 
   /** What stands before the factor `b`: z of the shared or of an own first factor, [batch, positions, r1 or r]; else the input. */
-  narrow(name: "query" | "key" | "value", form: ProjectionForm): string {
-    const { input } = this.site[name].projection;
+  narrow(
+    name: "query" | "key" | "value",
+    form: ProjectionForm,
+    input: string = this.site[name].projection.input,
+  ): string {
     if (form === "shared") {
       return this.once(`down ${input}`, () => this.matmul(input, this.factor("down"), { label: "down" }));
     }
     if (form !== "pair") return input;
     const role = `${name}.a` as const;
-    return this.once(role, () => this.matmul(input, this.factor(role), { label: role }));
+    return this.once(`${role} ${input}`, () => this.matmul(input, this.factor(role), { label: role }));
   }
 
   /** A value that several parts of the site read, made when the first of them asks. */

@@ -43,6 +43,13 @@ export function projectionOf(graph: Graph, node: NodeProto, valueOf: ValueOf): P
   return { graph, node, input, alpha: 1, bias: undefined, beta: 1, ...found };
 }
 
+/** The product of a constant with a constant matrix that a node computes, or undefined if it computes none. */
+export function constantProjectionOf(graph: Graph, node: NodeProto, valueOf: ValueOf): Projection | undefined {
+  const [stream] = node.input;
+  if (stream === undefined || !valueOf(stream).constant || (valueOf(stream).shape?.length ?? 0) < 2) return undefined;
+  return projectionOf(graph, node, (name) => name === stream ? { ...valueOf(name), constant: false } : valueOf(name));
+}
+
 type Reader = (graph: Graph, node: NodeProto, valueOf: ValueOf) => Found | undefined;
 
 const matmul: Reader = (graph, node, valueOf) => {
