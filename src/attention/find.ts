@@ -16,8 +16,7 @@ import { findAtSoftmax } from "./families/softmax.ts";
 import { type Fillers, joinReader } from "./cache_reader.ts";
 import type { Site, Verdict } from "./site.ts";
 import { type Projection, storedName } from "./trace/projection.ts";
-import { ProbeRun } from "./trace/evaluate.ts";
-import { PROBE, SECOND_PROBE } from "./trace/probe.ts";
+import { probeRuns } from "./trace/evaluate.ts";
 import { Tracer } from "./trace/tracer.ts";
 import { constantProjections, type Twin, twinsOf } from "./twins.ts";
 import type { AttentionBlock, SkippedAttention } from "./types.ts";
@@ -96,8 +95,7 @@ function analyseOnce(model: OnnxModel): Analysis {
   const { graph: proto } = model.proto;
   if (proto === undefined) throw new TuckerdError("bad-model", `${model.path} has no graph`);
   const graph = new Graph(proto);
-  const runs = [PROBE, SECOND_PROBE].map((probe) => new ProbeRun(graph, probe, model.folder));
-  const tracer = new Tracer(runs as [ProbeRun, ProbeRun], model.folder);
+  const tracer = new Tracer(probeRuns(graph, model.folder), model.folder);
   const judged = judgeAll(tracer, graph);
   const fillers = fillersOf(model, { tracer, judged });
   const found = judged.map(([anchor, verdict]): [NodeProto, Site | string] => {
@@ -209,7 +207,8 @@ function twinProblem([site]: readonly [Site, ...Site[]], twins: readonly Twin[])
   const far = twins.find(({ projection, names }) =>
     projection.graph !== site.graph || names.some((name) => keyValueHeadsOf(site[name]) < site.query.heads)
   );
-  return far && `${nodeName(far.projection.node)} uses its ${far.names} matrix too, in another graph or by groups of heads`;
+  return far &&
+    `${nodeName(far.projection.node)} uses its ${far.names} matrix too, in another graph or by groups of heads`;
 }
 
 /** Why a space must be expanded because a matrix of it is used on constants too, which knows of no small space. */

@@ -10,9 +10,9 @@ import { type NodeProto, subgraphsOf } from "../../onnx/node.ts";
 import { sizeOf } from "../../onnx/tensor.ts";
 import { cast, elementwise, fromSizes } from "./arithmetic.ts";
 import { constantNodeArray, tensorValue } from "./constants.ts";
-import { inferShapes } from "./infer.ts";
+import { exceedsInput, inferShapes } from "./infer.ts";
 import { movementOf } from "./movement.ts";
-import { type Probe, ProbeSizes } from "./probe.ts";
+import { enlarged, PROBE, type Probe, ProbeSizes, SECOND_PROBE } from "./probe.ts";
 import { DATA_LIMIT, shaped, UNKNOWN, type Value } from "./value.ts";
 
 /** What a probe run found out about every value of a graph and its subgraphs. */
@@ -20,12 +20,18 @@ export class ProbeRun {
   readonly #values = new Map<Graph, Map<string, Value>>();
   readonly #sizes: ProbeSizes;
   readonly #folder: string;
+  #tooSmall = false;
 
   /** Evaluates a main graph with all its subgraphs; `folder` is where its external data lies. */
   constructor(graph: Graph, probe: Probe, folder: string) {
     this.#sizes = new ProbeSizes(probe, graph.proto.input);
     this.#folder = folder;
     this.#evaluate(graph);
+  }
+
+  /** Whether a convolution had less to read than its kernel covers, so that sizes behind it mean nothing. */
+  get tooSmall(): boolean {
+    return this.#tooSmall;
   }
 
   /** What is known of a value visible from `graph`. */
@@ -57,6 +63,7 @@ export class ProbeRun {
   #outputs(graph: Graph, node: NodeProto): readonly (Value | undefined)[] {
     if (node.opType === "Constant") return [this.#constant(node)];
     const inputs = node.input.map((name) => name === "" ? undefined : this.value(graph, name));
+    this.#tooSmall ||= exceedsInput(node, inputs);
     const constant = inputs.length > 0 && inputs.every((input) => input === undefined || input.constant);
     const outputs = node.opType === "If" ? this.#branch(graph, node, inputs[0]) : evaluateNode(node, inputs);
     return constant ? outputs.map((value) => value && { ...value, constant }) : outputs;
@@ -88,6 +95,21 @@ export class ProbeRun {
     return outputs("then_branch").map((value, i) =>
       String(value.shape) === String(otherwise[i]?.shape) ? shaped(value.shape, value.integer) : UNKNOWN
     );
+  }
+}
+
+/** Largest enlargement that is tried. */
+const ENLARGEMENT_LIMIT = 4096;
+
+/**
+ * Runs of a graph under both probes, in the smallest sizes that its convolutions can read: a speech encoder makes one position
+ * of some hundred samples.
+ */
+export function probeRuns(graph: Graph, folder: string): [ProbeRun, ProbeRun] {
+  for (let enlargement = 1;; enlargement *= 4) {
+    const first = new ProbeRun(graph, enlarged(PROBE, enlargement), folder);
+    const second = new ProbeRun(graph, enlarged(SECOND_PROBE, enlargement), folder);
+    if (enlargement >= ENLARGEMENT_LIMIT || !(first.tooSmall || second.tooSmall)) return [first, second];
   }
 }
 

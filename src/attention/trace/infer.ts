@@ -82,17 +82,27 @@ const topK: Rule = (node, [data], inputs) => {
 
 const conv: Rule = (node, [x, w]) => {
   if (x === undefined || w === undefined) return [];
+  return [[x[0]!, w[0]!, ...convolved(node, x, w).map((size) => Math.max(1, size))]];
+};
+
+/** Spatial sizes of a convolution's result; 0 and less where the kernel is larger than the input. */
+function convolved(node: NodeProto, x: readonly number[], w: readonly number[]): number[] {
   const spatial = x.slice(2);
   const kernel = intsAttribute(node, "kernel_shape") ?? w.slice(2);
   const strides = intsAttribute(node, "strides") ?? spatial.map(() => 1);
   const pads = intsAttribute(node, "pads") ?? spatial.flatMap(() => [0, 0]);
   const dilations = intsAttribute(node, "dilations") ?? spatial.map(() => 1);
-  const sizes = spatial.map((size, i) => {
+  return spatial.map((size, i) => {
     const covered = (kernel[i]! - 1) * dilations[i]! + 1;
-    return Math.max(1, Math.floor((size + pads[i]! + pads[i + spatial.length]! - covered) / strides[i]!) + 1);
+    return Math.floor((size + pads[i]! + pads[i + spatial.length]! - covered) / strides[i]!) + 1;
   });
-  return [[x[0]!, w[0]!, ...sizes]];
-};
+}
+
+/** Whether a node is a convolution whose kernel is larger than its input: no such input exists. */
+export function exceedsInput(node: NodeProto, [x, w]: readonly (Value | undefined)[]): boolean {
+  if (node.opType !== "Conv" || x?.shape === undefined || w?.shape === undefined) return false;
+  return convolved(node, x.shape, w.shape).some((size) => size < 1);
+}
 
 const pad: Rule = (node, [data], inputs) => {
   const pads = intsAttribute(node, "pads") ?? (inputs[1]?.data && Array.from(inputs[1].data));
@@ -167,6 +177,9 @@ const rules = new Map<string, Rule>([
   ["Einsum", einsum],
   ["LayerNormalization", sameAsFirst],
   ["SimplifiedLayerNormalization", sameAsFirst],
+  ["InstanceNormalization", sameAsFirst],
+  ["GroupNormalization", sameAsFirst],
+  ["BatchNormalization", sameAsFirst],
   ["RMSNormalization", sameAsFirst],
   ["SkipLayerNormalization", (_node, [x]) => [x, undefined, undefined, x]],
   ["SkipSimplifiedLayerNormalization", (_node, [x]) => [x, undefined, undefined, x]],

@@ -26,6 +26,17 @@ export const PROBE: Probe = { batch: 2, tokens: 3, past: 11, encoder: 7, other: 
 /** Another in which every size differs. */
 export const SECOND_PROBE: Probe = { batch: 3, tokens: 5, past: 14, encoder: 9, other: 6 };
 
+/** A probe with `factor` times its sizes, the batch apart. */
+export function enlarged({ batch, tokens, past, encoder, other }: Probe, factor: number): Probe {
+  return {
+    batch,
+    tokens: tokens * factor,
+    past: past * factor,
+    encoder: encoder * factor,
+    other: other * factor,
+  };
+}
+
 /** Gives model inputs their shapes under a probe; the same name has the same size everywhere. */
 export class ProbeSizes {
   readonly probe: Probe;
