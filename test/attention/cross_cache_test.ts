@@ -6,12 +6,12 @@ import { assertEquals, assertMatch } from "@std/assert/mod.js";
 import { chooseForm, findAttention, rewriteDense } from "../../src/attention/mod.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { assertNear, largestValue } from "../support/close.ts";
+import { Decoding } from "../support/decoding.ts";
 import { type CacheOfFactored, factored } from "../support/factored.ts";
 import {
   caseInputs,
   type Nested,
   nestedNumbers,
-  nestedShape,
   oracleExports,
   type OracleIntervention,
   oracleReference,
@@ -78,24 +78,6 @@ class Callable implements AsyncDisposable {
   }
 }
 
-/** A decoder over calls: what it gave out last is what it gets next. */
-class Decoding {
-  past: Record<string, Numbers> | undefined;
-  constructor(readonly first: Callable, readonly later: Callable, readonly fed: Readonly<Record<string, Nested>>) {}
-
-  /** Logits of the next token of every row, [batch, 1, vocabulary]. */
-  async step(tokens: readonly number[]): Promise<Numbers> {
-    const callable = this.past === undefined ? this.first : this.later;
-    const outputs = await callable.run({ ...this.fed, input_ids: tokens.map((token) => [token]) }, this.past);
-    const present = Object.entries(outputs).filter(([name]) => name.startsWith("present."))
-      .map(([name, value]) => [name.replace("present.", "past_key_values."), value] as const)
-      // Later calls give the encoder's keys out empty, or not at all: those of the first call stay.
-      .filter(([name]) => this.past === undefined || !name.includes("encoder"));
-    this.past = { ...this.past, ...Object.fromEntries(present) };
-    return outputs["logits"]!;
-  }
-}
-
 const FORMS = ["full", "compressed", "latent", "dense"] as const;
 const LAYOUTS = [
   { layout: "merged decoder", first: merged, later: merged },
@@ -118,17 +100,11 @@ for (const { layout, first, later } of LAYOUTS) {
             encoder_attention_mask: attention_mask!,
             encoder_hidden_states: outputs["encoder_last_hidden_state"]!,
           });
-          const expected = nestedNumbers(outputs["logits"]!);
-          const [batch, positions, vocabulary] = nestedShape(outputs["logits"]!) as [number, number, number];
-          const tokens = nestedNumbers(decoder_input_ids!);
-          for (let t = 0; t < positions; t++) {
-            const { data } = await decoding.step(Array.from({ length: batch }, (_, b) => tokens[b * positions + t]!));
-            const wanted = Array.from({ length: batch }, (_, b) => {
-              const from = (b * positions + t) * vocabulary;
-              return expected.slice(from, from + vocabulary);
-            }).flat();
-            assertNear(data, wanted, {
-              atol: intervention.name === "full" ? 1e-4 : 1e-3 * largestValue(expected),
+          const logits = outputs["logits"] as readonly (readonly (readonly number[])[])[];
+          const steps = await decoding.steps(decoder_input_ids as readonly (readonly number[])[]);
+          for (const [t, actual] of steps.entries()) {
+            assertNear(actual, logits.flatMap((row) => row[t]!), {
+              atol: intervention.name === "full" ? 1e-4 : 1e-3 * largestValue(nestedNumbers(logits)),
               rtol: 0,
               what: `${name} token ${t}`,
             });

@@ -174,7 +174,7 @@ function readJson(file: URL): unknown {
 }
 
 /** The safetensors format: length of the header, a JSON header with offsets, then the data. */
-function readSafetensors(bytes: Uint8Array): Map<string, OracleTensor> {
+export function readSafetensors(bytes: Uint8Array): Map<string, OracleTensor> {
   const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length))) as Record<
     string,

@@ -6,6 +6,7 @@
  */
 import { intAttribute, type NodeProto } from "../../onnx/node.ts";
 import { valuesBehind, valuesBetween } from "../space.ts";
+import { inOrder } from "../../onnx/order.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** A size: `times` the sum of dimensions of values that stay, or `times` alone. */
@@ -19,28 +20,40 @@ interface SizeOrigin {
  * batch, positions and past stays.
  */
 export function replaceShapeReaders(at: SiteWriter): void {
+  const order = new Map(inOrder(at.graph.proto.node).map((node, i) => [node, i]));
   for (const name of [...valuesBetween(at.site), ...valuesBehind(at.site)]) {
     for (const { node, graph } of at.graph.uses(name)) {
-      if (node.opType === "Shape" && graph === at.graph) replaceShape(at, node, name);
+      if (node.opType === "Shape" && graph === at.graph) replaceShape(at, node, { name, order });
     }
   }
 }
 
-function replaceShape(at: SiteWriter, node: NodeProto, name: string): void {
+function replaceShape(
+  at: SiteWriter,
+  node: NodeProto,
+  { name, order }: { readonly name: string; readonly order: ReadonlyMap<NodeProto, number> },
+): void {
   const [first, second] = at.tracer.runs.map((run) => run.value(at.graph, name).shape);
   if (first === undefined || second === undefined) return;
   const start = intAttribute(node, "start", 0);
   const end = intAttribute(node, "end", first.length);
-  const sizes = first.slice(start, end).map((size, i) => originOf(at, [size, second.slice(start, end)[i]!]));
+  // Sizes come from what is made before: what is made after may depend on the very shape.
+  const made = ({ value }: { readonly value: string }): number => order.get(at.graph.producer(value)!) ?? -1;
+  const terms = candidates(at).filter((each) => each.every((term) => made(term) < order.get(node)!));
+  const sizes = first.slice(start, end).map((size, i) => originOf(at, [size, second.slice(start, end)[i]!], terms));
   if (!sizes.every((size) => size !== undefined)) return;
   const parts = sizes.map((size) => writeSize(at, size));
   at.node("Concat", parts, { label: "sizes", output: node.output[0]!, attributes: { axis: 0n } });
 }
 
 /** The first formula that gives a size under both probes. */
-function originOf(at: SiteWriter, [first, second]: readonly [number, number]): SizeOrigin | undefined {
+function originOf(
+  at: SiteWriter,
+  [first, second]: readonly [number, number],
+  candidates: readonly SizeOrigin["terms"][],
+): SizeOrigin | undefined {
   if (first === second) return { times: first, terms: [] };
-  for (const terms of candidates(at)) {
+  for (const terms of candidates) {
     const [a, b] = at.tracer.runs.map((run) =>
       terms.reduce((sum, { value, axis }) => sum + (run.value(at.graph, value).shape?.[axis] ?? NaN), 0)
     ) as [number, number];
