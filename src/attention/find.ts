@@ -19,13 +19,15 @@ import { type Projection, storedName } from "./trace/projection.ts";
 import { probeRuns } from "./trace/evaluate.ts";
 import { Tracer } from "./trace/tracer.ts";
 import { constantProjections, type Twin, twinsOf } from "./twins.ts";
-import type { AttentionBlock, SkippedAttention } from "./types.ts";
+import type { AttentionBlock, AttentionOperator, SkippedAttention } from "./types.ts";
 
 /** What `findAttention` returns. */
 export interface FoundAttention {
   /** In execution order. */
   readonly blocks: readonly AttentionBlock[];
   readonly skipped: readonly SkippedAttention[];
+  /** Both, operator by operator, in execution order. */
+  readonly operators: readonly AttentionOperator[];
 }
 
 /** A block with the places where it runs: several where layers share their weights or branches repeat them. */
@@ -41,6 +43,7 @@ export interface Analysis {
   readonly tracer: Tracer;
   readonly blocks: readonly LocatedBlock[];
   readonly skipped: readonly SkippedAttention[];
+  readonly operators: readonly AttentionOperator[];
 }
 
 type Family = (tracer: Tracer, graph: Graph, anchor: NodeProto) => Verdict;
@@ -67,8 +70,8 @@ const analyses = new WeakMap<OnnxModel, Analysis>();
 
 /** Finds the attention blocks of a model. The model must not be changed afterwards (passes return new ones). */
 export function findAttention(model: OnnxModel): FoundAttention {
-  const { blocks, skipped } = analyse(model);
-  return { blocks, skipped };
+  const { blocks, skipped, operators } = analyse(model);
+  return { blocks, skipped, operators };
 }
 
 /** `findAttention` with the places in the graph, for the rewriters. */
@@ -104,11 +107,11 @@ function analyseOnce(model: OnnxModel): Analysis {
   });
   const contested = contestedSites(found.flatMap(([, site]) => typeof site === "string" ? [] : site));
   const sites = new Map<string, [Site, ...Site[]]>();
-  const skipped: SkippedAttention[] = [];
+  const left = new Map<NodeProto, string>();
   for (const [anchor, candidate] of found) {
     const site = typeof candidate === "string" ? candidate : contested.get(candidate) ?? candidate;
     if (typeof site === "string") {
-      skipped.push(skip(anchor, site));
+      left.set(anchor, site);
       continue;
     }
     const key = weightKey(site);
@@ -125,9 +128,29 @@ function analyseOnce(model: OnnxModel): Analysis {
     const twins = twinsOf(tracer, places[0], constants);
     const reason = sharedElsewhere(places, readers) ?? twinProblem(places, twins);
     if (reason === undefined) blocks.push(describe(tracer, places, { layer: blocks.length, twins }));
-    else skipped.push(...places.map(({ anchor }) => skip(anchor, reason)));
+    else for (const { anchor } of places) left.set(anchor, reason);
   }
-  return { graph, tracer, blocks, skipped };
+  const anchors = judged.map(([anchor]) => anchor);
+  const skipped = anchors.flatMap((anchor) => left.has(anchor) ? skip(anchor, left.get(anchor)!) : []);
+  return { graph, tracer, blocks, skipped, operators: anchors.map((anchor) => operatorAt(anchor, blocks, left)) };
+}
+
+/** What became of one anchor. */
+function operatorAt(
+  anchor: NodeProto,
+  blocks: readonly LocatedBlock[],
+  left: ReadonlyMap<NodeProto, string>,
+): AttentionOperator {
+  const named = { node: nodeName(anchor), operator: operatorOf(anchor) };
+  const block = blocks.find(({ sites }) => sites.some((site) => site.anchor === anchor));
+  if (block === undefined) return { ...named, verdict: "left", reason: left.get(anchor)! };
+  const { queryKeyExpandedBecause, valueOutputExpandedBecause } = block;
+  const reasons = [
+    ...queryKeyExpandedBecause === undefined ? [] : [`queries and keys run at full size: ${queryKeyExpandedBecause}`],
+    ...valueOutputExpandedBecause === undefined ? [] : [`values run at full size: ${valueOutputExpandedBecause}`],
+  ];
+  const reason = reasons.length === 0 ? {} : { reason: reasons.join("; ") };
+  return { ...named, verdict: "found", layer: block.layer, ...reason };
 }
 
 /** The verdict on every anchor, in execution order. */

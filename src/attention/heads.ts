@@ -22,6 +22,8 @@ export interface HeadView {
   readonly bias: Float32Array | undefined;
   /** Why the operand is more than a scaled, shifted projection; undefined if it is exactly that. */
   readonly inexact: string | undefined;
+  /** Rows of the projection come in another order than [batch, positions]; unknown and absent where the view isn't exact. */
+  readonly reordered?: true;
   /** Name of the past that stands before the new positions (a cache); undefined without one. */
   readonly past: string | undefined;
   /**
@@ -165,7 +167,7 @@ interface Sizes {
 function exactColumns(
   operand: Operand,
   { heads, batch, fresh, source }: Sizes,
-): Pick<HeadView, "columns" | "scale" | "bias" | "inexact"> | string {
+): Pick<HeadView, "columns" | "scale" | "bias" | "inexact" | "reordered"> | string {
   const { trace, headSize } = operand;
   const width = source.shape.at(-1)!;
   const columns = new Int32Array(heads * headSize).fill(-1);
@@ -173,6 +175,7 @@ function exactColumns(
   const scale = trace.scale[operand.at(0, fresh[0]!, 0)]!;
   if (scale === 0) return "it is multiplied by zero";
   let uneven: string | undefined;
+  let reordered = false;
   for (let m = 0; m < batch * heads; m++) {
     for (let n = 0; n < fresh.length; n++) {
       for (let j = 0; j < headSize; j++) {
@@ -185,7 +188,8 @@ function exactColumns(
           columns[slot] = index % width;
           bias[slot] = shift;
         }
-        if (row !== Math.floor(m / heads) * fresh.length + n || columns[slot] !== index % width) {
+        if (row !== Math.floor(m / heads) * fresh.length + n) reordered = true;
+        if (columns[slot] !== index % width) {
           return "its heads aren't laid out as [batch, heads, positions, head size]";
         }
         if (trace.scale[element] !== scale) uneven ??= "its elements have different scales";
@@ -194,7 +198,13 @@ function exactColumns(
     }
   }
   if (uneven !== undefined) return { columns, scale: 1, bias: undefined, inexact: uneven };
-  return { columns, scale, bias: bias.some((value) => value !== 0) ? bias : undefined, inexact: undefined };
+  return {
+    columns,
+    scale,
+    bias: bias.some((value) => value !== 0) ? bias : undefined,
+    inexact: undefined,
+    ...(reordered ? { reordered } : {}),
+  };
 }
 
 /** Columns of an operand that something was done to: those that each head depends on, in ascending order. */

@@ -72,7 +72,7 @@ function exactRows(
   tracer: Tracer,
   trace: Trace,
   { context, heads, headSize }: Wanted,
-): Pick<OutputView, "rows" | "scale" | "inexact"> | string {
+): Pick<OutputView, "rows" | "scale" | "inexact" | "reordered"> | string {
   const width = heads * headSize;
   const source = tracer.sourceOf(trace.origin[0]!).source;
   if (trace.origin[0]! < 0 || source.name !== context) return "the output projection reads something else too";
@@ -81,6 +81,7 @@ function exactRows(
   const joined = source.shape.length === 3 && source.shape[2] === width;
   const rows = new Int32Array(width).fill(-1);
   const scale = trace.scale[0]!;
+  let reordered = false;
   for (let element = 0; element < trace.origin.length; element++) {
     const index = trace.origin[element]! - source.base;
     const { slot, position } = joined
@@ -88,13 +89,13 @@ function exactRows(
       : placeOf(index, { heads, headSize, positions });
     const row = element % width;
     if (rows[slot] === -1) rows[slot] = row;
-    const stands = Math.floor(element / width) === position;
-    if (rows[slot] !== row || !stands) return "the heads of its context aren't joined position by position";
+    if (Math.floor(element / width) !== position) reordered = true;
+    if (rows[slot] !== row) return "the heads of its context aren't joined position by position";
     if (trace.scale[element] !== scale || trace.offset[element] !== 0) {
       return { rows: rowsInOrder(width), scale: 1, inexact: "its elements are scaled or shifted differently" };
     }
   }
-  return { rows, scale, inexact: undefined };
+  return { rows, scale, inexact: undefined, ...(reordered ? { reordered } : {}) };
 }
 
 /** Where an element of a context [batch, heads, positions, head size] belongs: head and place in it, batch and position. */

@@ -17,6 +17,8 @@ export interface OutputView {
   readonly scale: number;
   /** Why the path from context to projection does more than move and scale elements. */
   readonly inexact: string | undefined;
+  /** The projection reads rows in another order than [batch, positions]; unknown and absent where the path isn't exact. */
+  readonly reordered?: true;
   /** Output bias, d numbers. */
   readonly bias: Float32Array | undefined;
   /** Name of the value that holds projection plus bias. */

@@ -78,6 +78,7 @@ function valueOutputProblem(
 ): string | undefined {
   if (value.inexact !== undefined) return `value: ${value.inexact}`;
   if (output.inexact !== undefined) return `output: ${output.inexact}`;
+  if (output.reordered) return "the output's rows aren't in the order [batch, positions]";
   if (path.rowSumBroken !== undefined && value.bias !== undefined) {
     return `${path.rowSumBroken} changes its row sums, so the value bias can't move behind it`;
   }
@@ -88,6 +89,7 @@ function valueOutputProblem(
 function streamProblem(tracer: Tracer, view: HeadView): string | undefined {
   if (view.fromCache) return undefined;
   const { graph, input } = view.projection;
+  if (view.reordered) return `the rows of its input ${input} aren't in the order [batch, positions]`;
   const shape = tracer.value(graph, input).shape;
   return shape?.length === 3 ? undefined : `its input ${input} has shape [${shape}], not [batch, positions, hidden]`;
 }

@@ -41,6 +41,6 @@ export function twinsOf(tracer: Tracer, site: Site, candidates: readonly Project
 function sameMatrix({ folder }: Tracer, a: Projection, b: Projection): boolean {
   if (a.rows !== b.rows || a.columns !== b.columns) return false;
   if (a.graph.scopeOf(storedName(a)) === b.graph.scopeOf(storedName(b)) && storedName(a) === storedName(b)) return true;
-  const [left, right] = [projectionMatrix(a, folder), projectionMatrix(b, folder)];
+  const [left, right] = [projectionMatrix(a, folder).data, projectionMatrix(b, folder).data];
   return left.every((value, i) => value === right[i]);
 }

@@ -84,6 +84,19 @@ export interface SkippedAttention {
 /** The projections whose results a decoder keeps for later tokens. */
 export type CachedName = "key" | "value";
 
+/** A softmax or fused attention operator of a graph, and what became of it. */
+export interface AttentionOperator {
+  /** Name of the node (or its first output where it has none). */
+  readonly node: string;
+  /** Operator with domain, such as `Softmax` or `com.microsoft.Attention`. */
+  readonly operator: string;
+  readonly verdict: "found" | "left";
+  /** The block that it belongs to, where it was found. */
+  readonly layer?: number;
+  /** Why it was left, or why its block can't run in the small space throughout. */
+  readonly reason?: string;
+}
+
 /**
  * How one projection runs:
  * `shared`  z = x @ U1 is computed once for each input of the block (cross attention has two), then z @ [r1, ·] (output: [·, r1] then U1ᵀ);

@@ -5,7 +5,7 @@
  * @module
  */
 import { type FeedForwardBlock, findFeedForward } from "../attention/feed_forward/mod.ts";
-import { type AttentionBlock, findAttention, type FoundAttention } from "../attention/mod.ts";
+import { type AttentionBlock, type AttentionOperator, findAttention, type FoundAttention } from "../attention/mod.ts";
 import { TuckerdError } from "../errors.ts";
 import { loadModel, type OnnxModel } from "../onnx/model.ts";
 import { parseLayers } from "../tucker/mod.ts";
@@ -98,10 +98,15 @@ export class Compressor {
         "unsupported",
         `no attention block in ${folder.graphPath} can be compressed: ` +
           (reasons.length === 0 ? "the graph has neither a Softmax nor an attention operator" : reasons.join("; ")),
-        { fields: { skipped: found.skipped } },
+        { fields: { skipped: found.skipped, operators: found.operators } },
       );
     }
     return new Compressor(folder, { model, found, keyOf: await keysOf(model, found, options) }, options);
+  }
+
+  /** Every softmax and attention operator of the graph, and what became of it. */
+  get operators(): readonly AttentionOperator[] {
+    return this.#found.operators;
   }
 
   /** The attention blocks, by layer. */

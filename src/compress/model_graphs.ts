@@ -4,6 +4,8 @@
  *
  * @module
  */
+import { basename } from "@std/path/mod.js";
+import type { AttentionOperator } from "../attention/types.ts";
 import { TuckerdError } from "../errors.ts";
 import { Compressor } from "./compressor.ts";
 import { Decomposer } from "./decomposer.ts";
@@ -25,7 +27,11 @@ export interface OtherGraph {
   readonly path: string;
   /** What was found in it, as the compressor says it. */
   readonly reason: string;
+  readonly operators: readonly AttentionOperator[];
 }
+
+/** What became of an attention operator, and in which file where a model has several. */
+export type GraphOperator = AttentionOperator & { readonly graph?: string };
 
 /**
  * Opens all graphs of a model; `resources` ends their processes.
@@ -46,11 +52,27 @@ export async function openGraphs(
       compressors.push(await Compressor.open({ ...folder, graphPath }, { device, store, decomposer, sharesLayers }));
     } catch (error) {
       if (!(error instanceof TuckerdError) || error.kind !== "unsupported" || !sharesLayers) throw error;
-      others.push({ path: graphPath, reason: error.message });
+      const operators = (error.fields["operators"] ?? []) as readonly AttentionOperator[];
+      others.push({ path: graphPath, reason: error.message, operators });
     }
   }
   if (compressors.length === 0) {
-    throw new TuckerdError("unsupported", others.map(({ reason }) => reason).join("; "));
+    throw new TuckerdError("unsupported", others.map(({ reason }) => reason).join("; "), {
+      fields: { operators: operatorsOf({ folder, compressors, others }) },
+    });
   }
   return { folder, compressors, others };
+}
+
+/** Every softmax and attention operator of a model and what became of it, file by file. */
+export function operatorsOf({ folder, compressors, others }: ModelGraphs): GraphOperator[] {
+  const byPath = new Map([
+    ...compressors.map(({ folder, operators }) => [folder.graphPath, operators] as const),
+    ...others.map(({ path, operators }) => [path, operators] as const),
+  ]);
+  return folder.graphPaths.flatMap((path) =>
+    (byPath.get(path) ?? []).map((operator) =>
+      folder.graphPaths.length === 1 ? operator : { graph: basename(path), ...operator }
+    )
+  );
 }

@@ -14,6 +14,7 @@ import {
 import type { BlockForm } from "../../src/attention/types.ts";
 import { TuckerdError } from "../../src/errors.ts";
 import { encodeModel, loadModel } from "../../src/onnx/model.ts";
+import { Architecture } from "../support/encoders.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
 import { randomFactors, randomForm } from "../support/random_forms.ts";
@@ -34,7 +35,14 @@ const MODELS = [
   "gemma2",
   "qwen3",
 ];
+/** Positions projected too, positions first, windows in four dimensions. */
+const OTHERS = ["deberta-v3", "wavlm", "sam-vision", "modernbert", "swin"].map((name) => new Architecture(name))
+  .map(({ name, folder, forms, reference }) => {
+    const file = `${forms[0]}/model.onnx`;
+    return { model: name, file, path: new URL(file, folder).pathname, reference };
+  });
 const SUBJECTS = [
+  ...OTHERS,
   ...MODELS.flatMap((model) => oracleExports(model).slice(-1))
     .map((exported) => ({ ...exported, reference: oracleReference(exported.model) })),
   ...oracleFormats().filter(({ format }) => /fused|int8-dynamic|int4|fp16-io32/.test(format)),

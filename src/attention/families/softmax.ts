@@ -8,7 +8,7 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import { floatAttribute, intAttribute, intsAttribute, nodeName, type NodeProto } from "../../onnx/node.ts";
+import { floatAttribute, intAttribute, intsAttribute, nodeName, type NodeProto, operatorOf } from "../../onnx/node.ts";
 import { type CachedHeads, type HeadView, readCachedHeads, readHeads } from "../heads.ts";
 import { readOutput } from "../output.ts";
 import type { OutputView, Verdict } from "../site.ts";
@@ -84,6 +84,7 @@ function findScores(tracer: Tracer, graph: Graph, start: string): Scores | strin
   const seen = new Set<string>();
   let reason: string | undefined;
   let projected: NodeProto | undefined;
+  let other: NodeProto | undefined;
   while (pending.length > 0) {
     const { name, notAdditive, depth } = pending.pop()!;
     const node = graph.producer(name);
@@ -99,14 +100,21 @@ function findScores(tracer: Tracer, graph: Graph, start: string): Scores | strin
       reason = found;
       continue;
     }
-    if (!isMovement(node) && !isElementwise(node)) continue;
+    if (!isMovement(node) && !isElementwise(node)) {
+      other ??= node;
+      continue;
+    }
     const data = node.opType === "Where" ? [1, 2] : isMovement(node) ? [0] : node.input.map((_, i) => i);
     for (const i of data.toReversed()) {
       const bend = additiveProblem(tracer, graph, { node, operand: i });
       pending.push({ name: node.input[i]!, notAdditive: notAdditive ?? bend, depth: depth + 1 });
     }
   }
-  if (reason !== undefined || projected === undefined) return reason ?? "no product of two projections leads to it";
+  if (reason !== undefined) return reason;
+  if (projected === undefined) {
+    const from = other === undefined ? "" : `: it comes from ${operatorOf(other)} (${nodeName(other)})`;
+    return `no product of two projections leads to it${from}`;
+  }
   const where = `the projection ${nodeName(projected)} (of a router or a classifier, say)`;
   return `it follows ${where}, not a product of a query and a key`;
 }

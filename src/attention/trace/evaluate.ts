@@ -10,7 +10,7 @@ import { type NodeProto, subgraphsOf } from "../../onnx/node.ts";
 import { sizeOf } from "../../onnx/tensor.ts";
 import { cast, elementwise, fromSizes } from "./arithmetic.ts";
 import { constantNodeArray, tensorValue } from "./constants.ts";
-import { exceedsInput, inferShapes } from "./infer.ts";
+import { convolutionSizes, inferShapes } from "./infer.ts";
 import { movementOf } from "./movement.ts";
 import { enlarged, PROBE, type Probe, ProbeSizes, SECOND_PROBE } from "./probe.ts";
 import { DATA_LIMIT, shaped, UNKNOWN, type Value } from "./value.ts";
@@ -20,18 +20,12 @@ export class ProbeRun {
   readonly #values = new Map<Graph, Map<string, Value>>();
   readonly #sizes: ProbeSizes;
   readonly #folder: string;
-  #tooSmall = false;
 
   /** Evaluates a main graph with all its subgraphs; `folder` is where its external data lies. */
   constructor(graph: Graph, probe: Probe, folder: string) {
     this.#sizes = new ProbeSizes(probe, graph.proto.input);
     this.#folder = folder;
     this.#evaluate(graph);
-  }
-
-  /** Whether a convolution had less to read than its kernel covers, so that sizes behind it mean nothing. */
-  get tooSmall(): boolean {
-    return this.#tooSmall;
   }
 
   /** What is known of a value visible from `graph`. */
@@ -63,7 +57,6 @@ export class ProbeRun {
   #outputs(graph: Graph, node: NodeProto): readonly (Value | undefined)[] {
     if (node.opType === "Constant") return [this.#constant(node)];
     const inputs = node.input.map((name) => name === "" ? undefined : this.value(graph, name));
-    this.#tooSmall ||= exceedsInput(node, inputs);
     const constant = inputs.length > 0 && inputs.every((input) => input === undefined || input.constant);
     const outputs = node.opType === "If" ? this.#branch(graph, node, inputs[0]) : evaluateNode(node, inputs);
     return constant ? outputs.map((value) => value && { ...value, constant }) : outputs;
@@ -109,8 +102,26 @@ export function probeRuns(graph: Graph, folder: string): [ProbeRun, ProbeRun] {
   for (let enlargement = 1;; enlargement *= 4) {
     const first = new ProbeRun(graph, enlarged(PROBE, enlargement), folder);
     const second = new ProbeRun(graph, enlarged(SECOND_PROBE, enlargement), folder);
-    if (enlargement >= ENLARGEMENT_LIMIT || !(first.tooSmall || second.tooSmall)) return [first, second];
+    if (enlargement >= ENLARGEMENT_LIMIT || !convolvesTooFew(graph, [first, second])) return [first, second];
   }
+}
+
+/**
+ * Whether a convolution over a dynamic dimension makes fewer than two positions, or as many in both runs: what follows it could
+ * be told apart then neither from the batch nor from fixed sizes.
+ */
+function convolvesTooFew(graph: Graph, runs: readonly [ProbeRun, ProbeRun]): boolean {
+  for (const scope of graph.all()) {
+    for (const node of scope.proto.node) {
+      if (node.opType !== "Conv") continue;
+      const inputs = runs.map((run) => node.input.map((name) => run.value(scope, name)));
+      const [a, b] = inputs.map((values) => convolutionSizes(node, values));
+      const [read, readToo] = inputs.map(([x]) => x?.shape?.slice(2) ?? []);
+      const few = a?.some((size, i) => read![i] !== readToo![i] && (size < 2 || b![i]! < 2 || size === b![i]));
+      if (few) return true;
+    }
+  }
+  return false;
 }
 
 function evaluateNode(node: NodeProto, inputs: readonly (Value | undefined)[]): readonly (Value | undefined)[] {

@@ -98,10 +98,10 @@ function convolved(node: NodeProto, x: readonly number[], w: readonly number[]):
   });
 }
 
-/** Whether a node is a convolution whose kernel is larger than its input: no such input exists. */
-export function exceedsInput(node: NodeProto, [x, w]: readonly (Value | undefined)[]): boolean {
-  if (node.opType !== "Conv" || x?.shape === undefined || w?.shape === undefined) return false;
-  return convolved(node, x.shape, w.shape).some((size) => size < 1);
+/** Spatial sizes of what a convolution makes of its input; undefined for other operators and unknown shapes. */
+export function convolutionSizes(node: NodeProto, [x, w]: readonly (Value | undefined)[]): number[] | undefined {
+  if (node.opType !== "Conv" || x?.shape === undefined || w?.shape === undefined) return undefined;
+  return convolved(node, x.shape, w.shape);
 }
 
 const pad: Rule = (node, [data], inputs) => {

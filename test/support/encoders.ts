@@ -1,5 +1,5 @@
 /**
- * More architectures than the oracle has (test/testdata/architectures): tiny models of random weights with PyTorch's outputs
+ * More architectures than the oracle has (test/testdata/encoders): tiny models of random weights with PyTorch's outputs
  * before and after every attention is replaced by its reconstruction at half ranks.
  *
  * @module
@@ -22,7 +22,7 @@ import { type Numbers, TestSession } from "./session.ts";
 import { factorsOf, type ReferenceTucker, stackWeights, unstackWeights } from "./tucker_reference.ts";
 
 /** Where the models lie. */
-export const ARCHITECTURES = new URL("../testdata/architectures/", import.meta.url);
+export const ARCHITECTURES = new URL("../testdata/encoders/", import.meta.url);
 
 /** One model with its exports and what PyTorch says of it. */
 export class Architecture {
