@@ -4,7 +4,9 @@
  *
  * @module
  */
+import { hostname } from "node:os";
 import { join } from "node:path";
+import { kill } from "node:process";
 import { TuckerdError } from "../errors.ts";
 import { log } from "../log.ts";
 import { decodeFactorFile, type FactorFile } from "./factor_file.ts";
@@ -26,7 +28,10 @@ export class FactorStore implements AsyncDisposable {
    * @param folder where it lives; undefined for one that is removed with this object
    */
   static async open(folder: string | undefined): Promise<FactorStore> {
-    if (folder !== undefined) return new FactorStore(join(folder, "factors"), false);
+    if (folder !== undefined) {
+      await removeAbandoned(join(folder, "factors", "scratch"));
+      return new FactorStore(join(folder, "factors"), false);
+    }
     return new FactorStore(await Deno.makeTempDir({ prefix: "tuckerd-" }), true);
   }
 
@@ -66,7 +71,7 @@ export class FactorStore implements AsyncDisposable {
 
   /** A new folder for files that last as long as this object. */
   async scratchFolder(): Promise<string> {
-    const folder = join(this.#folder, "scratch", crypto.randomUUID());
+    const folder = join(this.#folder, "scratch", `${owner(Deno.pid)}${crypto.randomUUID()}`);
     this.#scratch.push(folder);
     try {
       await Deno.mkdir(folder, { recursive: true });
@@ -82,5 +87,34 @@ export class FactorStore implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const folder of this.#scratch) await Deno.remove(folder, { recursive: true });
     if (this.#temporary) await Deno.remove(this.#folder, { recursive: true });
+  }
+}
+
+/** Start of a scratch folder's name: the process that it lasts as long as. Machines and containers may share a cache folder. */
+function owner(pid: number): string {
+  return `${hostname()}.${pid}.`;
+}
+
+/** Removes the scratch folders of this machine's processes that ended without doing so: those that were killed. */
+async function removeAbandoned(scratch: string): Promise<void> {
+  try {
+    for await (const { name } of Deno.readDir(scratch)) {
+      const pid = Number(name.slice(hostname().length + 1).split(".")[0]);
+      if (!Number.isInteger(pid) || !name.startsWith(owner(pid)) || isRunning(pid)) continue;
+      log(1, `removing ${name}, which a process that was killed left behind`);
+      await Deno.remove(join(scratch, name), { recursive: true });
+    }
+  } catch (error) {
+    // Another server may be cleaning too; a folder that stays costs only space.
+    if (!(error instanceof Deno.errors.NotFound)) log(1, `can't clean ${scratch}: ${(error as Error).message}`);
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as { code?: string }).code !== "ESRCH"; // EPERM: it runs, as another user
   }
 }

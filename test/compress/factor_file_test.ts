@@ -71,3 +71,36 @@ Deno.test("a store without a folder goes with its owner", async () => {
   }
   await assertRejects(() => Deno.stat(path), Deno.errors.NotFound);
 });
+
+Deno.test("scratch folders of killed processes go when the next store is opened, those of others stay", async () => {
+  const folder = await Deno.makeTempDir();
+  const module = new URL("../../src/compress/store.ts", import.meta.url).href;
+  const script = `import { FactorStore } from "${module}";
+    const store = await FactorStore.open("${folder}");
+    console.log(await store.scratchFolder());
+    await new Promise(() => setInterval(() => {}, 1000));`;
+  const config = new URL("../../deno.json", import.meta.url).pathname;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--quiet", "--config", config, "--ext=ts", "-"],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(script));
+  await writer.close();
+  const lines: ReadableStream<string> = child.stdout.pipeThrough(new TextDecoderStream());
+  const reader = lines.getReader();
+  const scratch = (await reader.read()).value!.trim();
+  await Deno.mkdir(`${folder}/factors/scratch/elsewhere.1.x`);
+  {
+    await using _store = await FactorStore.open(folder);
+    assertEquals((await Deno.stat(scratch)).isDirectory, true, "removed while its process runs");
+  }
+  child.kill("SIGKILL");
+  await child.status;
+  await reader.cancel();
+  await using _store = await FactorStore.open(folder);
+  await assertRejects(() => Deno.stat(scratch), Deno.errors.NotFound);
+  assertEquals((await Deno.stat(`${folder}/factors/scratch/elsewhere.1.x`)).isDirectory, true);
+  await Deno.remove(folder, { recursive: true });
+});
