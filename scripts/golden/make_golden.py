@@ -20,6 +20,9 @@ SHAPES = [
     ((24, 8, 4, 3), [(6, 4, 2), (12, 3, 4), (20, 8, 3), (1, 1, 1)]),
     ((48, 12, 4, 4), [(24, 6, 2), (12, 6, 3), (40, 2, 4), (4, 12, 1)]),
     ((96, 16, 4, 6), [(32, 8, 2), (64, 12, 3)]),
+    # above the size that is decomposed in float64; the projected hidden mode square, and taller than wide
+    ((384, 32, 4, 12), [(128, 16, 2)]),
+    ((512, 32, 4, 12), [(96, 16, 2)]),
 ]
 KINDS = ("random", "power-law", "low-rank")
 TRAINED = ROOT / "models" / "tuckerd-qa"

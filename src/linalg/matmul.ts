@@ -44,11 +44,15 @@ export async function matmul<T extends FloatArray>(a: T, b: T, shape: ProductSha
   const session = await sessionFor(type, transposeA, transposeB);
   const dimsA = transposeA ? [k, m] : [m, k];
   const dimsB = transposeB ? [n, k] : [k, n];
-  const { y } = await session.run({
+  const result = new (a.constructor as new (length: number) => T)(batch * m * n);
+  const rows = batchA > 1 || batchB > 1 ? [batch, m, n] : [m, n];
+  // the result's memory is handed over: what ONNX Runtime allocates itself, it copies
+  const output = { y: new Tensor(type, result, rows) };
+  await session.run({
     a: new Tensor(type, a, batchA > 1 ? [batchA, ...dimsA] : dimsA),
     b: new Tensor(type, b, batchB > 1 ? [batchB, ...dimsB] : dimsB),
-  });
-  return y!.data as T;
+  }, output);
+  return result;
 }
 
 /** Several float64 products with a transposed operand: Gemm takes one at a time. */

@@ -3,6 +3,7 @@
  *
  * @module
  */
+export * from "./block_subspace.ts";
 export * from "./matmul.ts";
 export * from "./orthonormal.ts";
 export * from "./symmetric_eigen.ts";

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { invertedCholesky } from "./cholesky.ts";
 import { matmul } from "./matmul.ts";
 
 /**
@@ -19,9 +20,9 @@ export async function orthonormalColumns(matrix: Float64Array, m: number, n: num
   for (let round = 0; round < ROUNDS; round++) {
     const gram = await matmul(current, current, { m: n, k: m, n, transposeA: true });
     if (deviation(gram, n) <= NEARLY_ORTHONORMAL) return await polished(current, gram, { m, n });
-    const inverse = invertedCholesky(gram, n);
-    if (inverse === undefined) break;
-    current = await matmul(current, inverse, { m, k: n, n, transposeB: true });
+    const factor = await invertedCholesky(gram, n, SMALLEST_PIVOT);
+    if (factor === undefined) break;
+    current = await matmul(current, factor.inverse, { m, k: n, n, transposeB: true });
   }
   return householderQ(scaled, m, n);
 }
@@ -64,32 +65,6 @@ function withUnitColumns(matrix: Float64Array, m: number, n: number): Float64Arr
 
 /** Smallest pivot of a unit-diagonal Gram matrix after which two Cholesky steps still reach full accuracy. */
 const SMALLEST_PIVOT = 1e-12;
-
-/** L⁻¹ of the Cholesky factor A = L Lᵀ of a matrix with diagonal near 1, row-major lower triangular. */
-function invertedCholesky(gram: Float64Array, n: number): Float64Array | undefined {
-  const factor = new Float64Array(n * n);
-  for (let i = 0; i < n; i++) {
-    for (let j = 0; j <= i; j++) {
-      let sum = gram[i * n + j]!;
-      for (let k = 0; k < j; k++) sum -= factor[i * n + k]! * factor[j * n + k]!;
-      if (i > j) factor[i * n + j] = sum / factor[j * n + j]!;
-      else if (!(sum > SMALLEST_PIVOT)) return undefined;
-      else factor[i * n + i] = Math.sqrt(sum);
-    }
-  }
-  const inverse = new Float64Array(n * n);
-  for (let i = 0; i < n; i++) {
-    const row = inverse.subarray(i * n, i * n + n);
-    for (let k = 0; k < i; k++) {
-      const weight = factor[i * n + k]!;
-      for (let j = 0; j <= k; j++) row[j]! -= weight * inverse[k * n + j]!;
-    }
-    const pivot = factor[i * n + i]!;
-    for (let j = 0; j < i; j++) row[j]! /= pivot;
-    row[i] = 1 / pivot;
-  }
-  return inverse;
-}
 
 /** Q (m×n) of the Householder QR: orthonormal whatever the rank. */
 function householderQ(matrix: Float64Array, m: number, n: number): Float64Array {

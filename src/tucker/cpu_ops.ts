@@ -187,7 +187,9 @@ interface ModeSizes {
 }
 
 /** Gram matrix of few rows: dot products in float64. */
-function smallGram(data: FloatArray, { outer, length, inner }: ModeSizes): Float64Array {
+function smallGram(data: FloatArray, sizes: ModeSizes): Float64Array {
+  const { outer, length, inner } = sizes;
+  if (length === 4) return gramOfFour(data, sizes);
   const gram = new Float64Array(length * length);
   for (let o = 0; o < outer; o++) {
     for (let j = 0; j < length; j++) {
@@ -206,6 +208,30 @@ function smallGram(data: FloatArray, { outer, length, inner }: ModeSizes): Float
     }
   }
   for (let j = 0; j < length; j++) for (let k = 0; k < j; k++) gram[j * length + k] = gram[k * length + j]!;
+  return gram;
+}
+
+/** The same for the stack mode: all ten dot products in one pass, since the data of a large layer come from memory. */
+function gramOfFour(data: FloatArray, { outer, inner }: ModeSizes): Float64Array {
+  const gram = new Float64Array(16);
+  for (let o = 0; o < outer; o++) {
+    const row = 4 * o * inner;
+    let [aa, ab, ac, ad, bb, bc, bd, cc, cd, dd] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for (let i = row; i < row + inner; i++) {
+      const a = data[i]!, b = data[i + inner]!, c = data[i + 2 * inner]!, d = data[i + 3 * inner]!;
+      aa += a * a;
+      ab += a * b;
+      ac += a * c;
+      ad += a * d;
+      bb += b * b;
+      bc += b * c;
+      bd += b * d;
+      cc += c * c;
+      cd += c * d;
+      dd += d * d;
+    }
+    [aa, ab, ac, ad, ab, bb, bc, bd, ac, bc, cc, cd, ad, bd, cd, dd].forEach((sum, index) => gram[index]! += sum);
+  }
   return gram;
 }
 

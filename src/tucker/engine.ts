@@ -26,6 +26,8 @@ export interface TensorEngine extends Pick<TuckerOps, "modeProduct" | "gram" | "
   readonly roundoff: number;
   /** Change of the relative error at which sweeps stop unless the caller says otherwise (see `hooi.ts`). */
   readonly tolerance: number;
+  /** Is the tensor so large that large factors are improved from sweep to sweep instead of solved for exactly in each? */
+  readonly large: boolean;
 }
 
 /**
@@ -47,14 +49,18 @@ const TOLERANCES = { toy: 1e-12, small: 1e-7, large: 1e-5 } as const;
 export function engineFor(ops: TuckerOps, count: number): TensorEngine {
   const tolerance = count > FLOAT64_LIMIT ? TOLERANCES.large : count > TOY_LIMIT ? TOLERANCES.small : TOLERANCES.toy;
   return ops.backend !== "cpu" || count > FLOAT64_LIMIT
-    ? float32Engine(ops, { tolerance, roundoff: count > FLOAT64_LIMIT ? ROUNDOFFS.large : ROUNDOFFS.small })
-    : float64Engine({ tolerance, roundoff: ROUNDOFFS.float64 });
+    ? float32Engine(ops, {
+      tolerance,
+      roundoff: count > FLOAT64_LIMIT ? ROUNDOFFS.large : ROUNDOFFS.small,
+      large: count > FLOAT64_LIMIT,
+    })
+    : float64Engine({ tolerance, roundoff: ROUNDOFFS.float64, large: false });
 }
 
 /** Rounding of a squared norm: float32 sums of many numbers, of few, and float64's. */
 const ROUNDOFFS = { large: 2e-7, small: 1e-9, float64: 1e-15 } as const;
 
-type Accuracy = Pick<TensorEngine, "tolerance" | "roundoff">;
+type Accuracy = Pick<TensorEngine, "tolerance" | "roundoff" | "large">;
 
 function float32Engine(ops: TuckerOps, accuracy: Accuracy): TensorEngine {
   const float32 = (data: FloatArray): Float32Array => data instanceof Float32Array ? data : new Float32Array(data);

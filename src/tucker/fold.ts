@@ -56,7 +56,7 @@ function checked(slot: FactorSlot, { shape, data }: Folded): FoldedTensor {
       `factor ${slot.name} (${slot.role}) came out as [${shape}], but the graph takes [${slot.shape}]`,
     );
   }
-  return { shape, data: Float32Array.from(data) };
+  return { shape, data: new Float32Array(data) };
 }
 
 interface Folded {

@@ -7,12 +7,17 @@
  * quadratically, so δ = 1e-12 leaves the subspaces within about 1e-6 of their limit, δ = 1e-8 within about 1e-4. The defaults
  * depend on the tensor's size (`engine.ts`).
  *
+ * A sweep takes the hidden mode first and then the others, whose exact solution gives the energy kept, and with it δ, for nothing; the
+ * first sweep finds the hidden mode solved by the HOSVD. In large tensors the hidden mode's factor isn't the optimum for the
+ * others, only better than before (`subspace.ts`). Then δ counts what the filter gained besides what the sweep gained. Measured against
+ * exact sweeps, such ones end at the same error within 2e-5 after as many sweeps, give or take one.
+ *
  * @module
  */
 import { TuckerdError } from "../errors.ts";
 import type { TensorEngine } from "./engine.ts";
 import type { OpsTensor } from "./ops.ts";
-import { leadingFactor, type ModeFactor } from "./subspace.ts";
+import { canImprove, improvedFactor, leadingFactor, type ModeFactor } from "./subspace.ts";
 import type { TensorSizes } from "./tensorise.ts";
 import type { Ranks } from "./types.ts";
 
@@ -62,80 +67,89 @@ export async function hooi(engine: TensorEngine, tensor: OpsTensor, options: Hoo
 class HooiRun implements Disposable {
   readonly #sizes: TensorSizes;
   readonly #factors: Factor[] = [];
-  /** X ×stack U3 ×head-size U2: what the hidden mode's factor is computed from, and the core. */
-  #reduced: OpsTensor | undefined;
+  /** The tensor projected in the stack and head-size modes, or in the hidden mode: whatever the last factors came from. */
+  #projected: OpsTensor | undefined;
+  readonly #truncated: number;
 
   constructor(readonly engine: TensorEngine, readonly tensor: OpsTensor, readonly options: HooiOptions) {
     const [hidden, stack, heads, headSize] = tensor.shape as [number, number, number, number];
     this.#sizes = { hidden, stack, heads, headSize };
+    this.#truncated = [HIDDEN, STACK, HEAD_SIZE].filter((mode) => this.#isTruncated(mode)).length;
   }
 
   async decompose(): Promise<HooiResult> {
-    let energy = await this.#start();
+    await this.#start();
+    const limit = this.options.sweeps ?? DEFAULT_SWEEPS;
+    let converged = this.#truncated <= 1; // the HOSVD is the optimum
+    let energy = Number.NaN;
     let sweeps = 0;
-    let converged = this.#truncated() <= 1; // one truncated mode: the HOSVD is the optimum
-    while (!converged && sweeps < (this.options.sweeps ?? DEFAULT_SWEEPS)) {
+    while (!converged && sweeps < limit) {
+      if (sweeps > 0) await this.#updateHidden();
       const before = energy;
-      energy = await this.#sweep();
+      energy = await this.#updateOthers();
       sweeps++;
       converged = this.#isSmall(energy - before, energy);
     }
     return { ...await this.#result(), sweeps, converged };
   }
 
-  /** Sequentially truncated HOSVD, smallest mode first; gives the energy kept. */
-  async #start(): Promise<number> {
+  /** Sequentially truncated HOSVD, smallest mode first. */
+  async #start(): Promise<void> {
     await this.#update(STACK, this.tensor);
     const stacked = this.#product(this.tensor, STACK);
     await this.#update(HEAD_SIZE, stacked);
-    this.#reduced = this.#product(stacked, HEAD_SIZE);
-    if (stacked !== this.tensor && stacked !== this.#reduced) stacked[Symbol.dispose]();
-    return await this.#update(HIDDEN, this.#reduced);
+    this.#projected = this.#product(stacked, HEAD_SIZE);
+    this.#drop(stacked, this.#projected);
+    await this.#update(HIDDEN, this.#projected);
   }
 
-  /** One HOOI sweep over the modes that are truncated; gives the energy kept. */
-  async #sweep(): Promise<number> {
-    const hidden = this.#product(this.tensor, HIDDEN);
-    for (const [mode, other] of [[STACK, HEAD_SIZE], [HEAD_SIZE, STACK]] as const) {
-      if (this.#rank(mode) === this.#length(mode)) continue;
-      const projected = this.#product(hidden, other);
-      await this.#update(mode, projected);
-      if (projected !== hidden) projected[Symbol.dispose]();
-    }
-    if (hidden !== this.tensor) hidden[Symbol.dispose]();
-    this.#replaceReduced();
-    return await this.#update(HIDDEN, this.#reduced!);
-  }
-
-  /** Recomputes X ×stack U3 ×head-size U2, the mode first that shrinks more. */
-  #replaceReduced(): void {
-    this.#disposeReduced();
+  /** The hidden mode's factor for the others as they are. */
+  async #updateHidden(): Promise<void> {
+    if (!this.#isTruncated(HIDDEN)) return;
+    this.#drop(this.#projected);
+    // the mode first that shrinks more
     const shrinks = (mode: number): number => this.#rank(mode) / this.#length(mode);
     const [first, second] = shrinks(STACK) < shrinks(HEAD_SIZE) ? [STACK, HEAD_SIZE] : [HEAD_SIZE, STACK];
     const once = this.#product(this.tensor, first);
-    this.#reduced = this.#product(once, second);
-    if (once !== this.tensor && once !== this.#reduced) once[Symbol.dispose]();
+    this.#projected = this.#product(once, second);
+    this.#drop(once, this.#projected);
+    await this.#update(HIDDEN, this.#projected);
+  }
+
+  /** The factors of the other modes, one after the other; gives the energy kept. */
+  async #updateOthers(): Promise<number> {
+    let energy = Number.NaN;
+    this.#drop(this.#projected);
+    const hidden = this.#projected = this.#product(this.tensor, HIDDEN);
+    for (const [mode, other] of [[STACK, HEAD_SIZE], [HEAD_SIZE, STACK]] as const) {
+      if (!this.#isTruncated(mode)) continue;
+      const both = this.#product(hidden, other);
+      energy = await this.#update(mode, both);
+      this.#drop(both, hidden);
+    }
+    return energy;
   }
 
   /** Sets a mode's factor from a tensor that is projected in the other modes; gives the energy that it keeps. */
   async #update(mode: number, projected: OpsTensor): Promise<number> {
     if (this.options.signal?.aborted) throw new TuckerdError("cancelled", "the decomposition was cancelled");
-    const [rank, length] = [this.#rank(mode), this.#length(mode)];
-    if (rank === length) return mode === HIDDEN ? await this.#energyOf(projected) : Number.NaN;
+    if (!this.#isTruncated(mode)) return Number.NaN;
     const before = this.#factors[mode];
-    const factor = await leadingFactor(this.engine, projected, { mode, rank });
+    const factor = await this.#factor(mode, projected);
     before?.tensor[Symbol.dispose]();
-    this.#factors[mode] = { ...factor, tensor: this.engine.upload(factor.matrix, [length, rank]) };
+    const tensor = this.engine.upload(factor.matrix, [this.#length(mode), this.#rank(mode)]);
+    this.#factors[mode] = { ...factor, tensor };
     return factor.energy;
   }
 
-  /** Squared norm, as the trace of the smallest Gram matrix. */
-  async #energyOf(tensor: OpsTensor): Promise<number> {
-    const length = tensor.shape[STACK]!;
-    const gram = await this.engine.gram(tensor, STACK);
-    let trace = 0;
-    for (let i = 0; i < length; i++) trace += gram[i * length + i]!;
-    return trace;
+  async #factor(mode: number, projected: OpsTensor): Promise<ModeFactor> {
+    const rank = this.#rank(mode);
+    const sweepsFollow = this.#truncated > 1 && this.options.sweeps !== 0;
+    if (mode !== HIDDEN || !sweepsFollow || !canImprove(this.engine, projected, rank)) {
+      return await leadingFactor(this.engine, projected, { mode, rank });
+    }
+    const before = this.#factors[mode]?.matrix;
+    return { matrix: await improvedFactor(this.engine, projected, { rank, before }), energy: Number.NaN };
   }
 
   /** Is a change of energy that of a converged decomposition? The relative error is √(1 − energy). */
@@ -153,15 +167,27 @@ class HooiRun implements Disposable {
   }
 
   async #result(): Promise<Omit<HooiResult, "sweeps" | "converged">> {
-    const core = this.#product(this.#reduced!, HIDDEN);
-    const numbers = await this.engine.download(core);
-    if (core !== this.#reduced) core[Symbol.dispose]();
+    const numbers = await this.#core();
     return {
       u1: this.#matrix(HIDDEN),
       u2: this.#matrix(HEAD_SIZE),
       u3: this.#matrix(STACK),
       core: this.#corePermuted(numbers),
     };
+  }
+
+  /** The tensor projected in all modes. */
+  async #core(): Promise<Float64Array> {
+    let core = this.#projected!;
+    for (const mode of [HIDDEN, STACK, HEAD_SIZE]) {
+      if (core.shape[mode] === this.#rank(mode)) continue;
+      const smaller = this.#product(core, mode);
+      this.#drop(core, this.#projected);
+      core = smaller;
+    }
+    const numbers = await this.engine.download(core);
+    this.#drop(core, this.#projected);
+    return numbers;
   }
 
   /** From the stored order r1×r3×H×r2 to the paper's r1×r2×r3×H. */
@@ -184,8 +210,8 @@ class HooiRun implements Disposable {
     return Float64Array.from({ length: length ** 2 }, (_, index) => index % (length + 1) === 0 ? 1 : 0);
   }
 
-  #truncated(): number {
-    return [HIDDEN, STACK, HEAD_SIZE].filter((mode) => this.#rank(mode) < this.#length(mode)).length;
+  #isTruncated(mode: number): boolean {
+    return this.#rank(mode) < this.#length(mode);
   }
 
   #length(mode: number): number {
@@ -197,12 +223,13 @@ class HooiRun implements Disposable {
     return mode === HIDDEN ? r1 : mode === STACK ? r3 : r2;
   }
 
-  #disposeReduced(): void {
-    if (this.#reduced !== this.tensor) this.#reduced?.[Symbol.dispose]();
+  /** Disposes a tensor unless it is another one under a new name. */
+  #drop(tensor: OpsTensor | undefined, other: OpsTensor = this.tensor): void {
+    if (tensor !== this.tensor && tensor !== other) tensor?.[Symbol.dispose]();
   }
 
   [Symbol.dispose](): void {
-    this.#disposeReduced();
+    this.#drop(this.#projected);
     for (const factor of this.#factors) factor?.tensor[Symbol.dispose]();
   }
 }

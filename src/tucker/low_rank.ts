@@ -75,13 +75,13 @@ export async function truncatedSvd(
   }
   const basis = await rightBasis({ data, shape: [m, n] }, { rank, norm }, ops);
   const left = new Float32Array(m * rank);
-  const right = Float32Array.from(transposed(basis, n, rank));
+  const right = new Float32Array(transposed(basis, n, rank));
   let residual = 0;
   const step = Math.max(1, Math.floor(BLOCK_NUMBERS / n));
   for (let row = 0; row < m; row += step) {
     const rows = Math.min(step, m - row);
     const block = new Float64Array(data.subarray(row * n, (row + rows) * n));
-    const coordinates = Float32Array.from(await matmul(block, basis, { m: rows, k: n, n: rank }));
+    const coordinates = new Float32Array(await matmul(block, basis, { m: rows, k: n, n: rank }));
     left.set(coordinates, row * rank);
     const back = await matmul(new Float64Array(coordinates), new Float64Array(right), { m: rows, k: rank, n });
     for (let i = 0; i < block.length; i++) residual += (block[i]! - back[i]!) ** 2;

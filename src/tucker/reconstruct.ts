@@ -4,7 +4,7 @@
  * @module
  */
 import { type AttentionWeights, MATRICES, type MatrixName } from "../attention/types.ts";
-import { matmul } from "../linalg/mod.ts";
+import { type FloatArray, matmul } from "../linalg/mod.ts";
 import { release } from "../release.ts";
 import { type MatrixProduct, matrixProducts } from "./matrix_products.ts";
 import type { LayerFactors, Layout, MatrixErrors } from "./types.ts";
@@ -40,7 +40,8 @@ export interface ReconstructionErrors {
 }
 
 /**
- * Measures ‖W − Ŵ‖ / ‖W‖ entry by entry in float64, so that nothing cancels; 0 for a matrix of zeros given back as zeros.
+ * Measures ‖W − Ŵ‖ / ‖W‖ entry by entry with float64 differences, so that nothing cancels; 0 for a matrix of zeros given back as zeros.
+ * Ŵ itself is rounded to float32 in large layers, unless the error is so small that this could show.
  *
  * @param norms Frobenius norms of the weights
  */
@@ -51,13 +52,9 @@ export async function reconstructionErrors(
 ): Promise<ReconstructionErrors> {
   const residuals: Record<MatrixName, number> = { query: 0, key: 0, value: 0, output: 0 };
   for await (const [name, product] of matrixProducts(factors, weights, layout)) {
-    const original = weights[name];
-    let sum = 0;
-    for await (const block of productBlocks(product)) {
-      sum += squaredDistance(product, block, original);
-      release(block.numbers);
-    }
-    residuals[name] = Math.sqrt(sum);
+    const large = weights[name].length > FLOAT64_LIMIT;
+    const rounded = large ? await residualOf(inFloat32(product), weights[name]) : 0;
+    residuals[name] = rounded > SHOWS_ROUNDING * norms[name] ? rounded : await residualOf(product, weights[name]);
   }
   const ratio = (residual: number, norm: number): number => residual === 0 ? 0 : residual / norm;
   const error = (name: MatrixName): number => ratio(residuals[name], norms[name]);
@@ -70,6 +67,31 @@ export async function reconstructionErrors(
   };
 }
 
+/** Matrices of at most this many numbers are measured by float64 products alone. */
+const FLOAT64_LIMIT = 1 << 18;
+/** Relative errors above this are a thousand times the rounding of a float32 product. */
+const SHOWS_ROUNDING = 1e-3;
+
+/** ‖W − Ŵ‖. */
+async function residualOf(product: BlockProduct, original: Float32Array): Promise<number> {
+  let sum = 0;
+  for await (const block of productBlocks(product)) {
+    sum += squaredDistance(product, block, original);
+    release(block.numbers);
+  }
+  return Math.sqrt(sum);
+}
+
+/** A matrix product in either precision. */
+interface BlockProduct extends Omit<MatrixProduct, "left" | "right"> {
+  readonly left: FloatArray;
+  readonly right: FloatArray;
+}
+
+function inFloat32(product: MatrixProduct): BlockProduct {
+  return { ...product, left: new Float32Array(product.left), right: new Float32Array(product.right) };
+}
+
 /** Numbers of a product that are held at once. */
 const BLOCK_NUMBERS = 1 << 18;
 
@@ -77,11 +99,11 @@ interface RowBlock {
   readonly firstRow: number;
   readonly rows: number;
   readonly columns: number;
-  readonly numbers: Float64Array;
+  readonly numbers: FloatArray;
 }
 
 /** The product, some rows at a time. */
-async function* productBlocks({ left, right, rank }: MatrixProduct): AsyncGenerator<RowBlock> {
+async function* productBlocks({ left, right, rank }: BlockProduct): AsyncGenerator<RowBlock> {
   const [height, columns] = [left.length / rank, right.length / rank];
   const step = Math.max(1, Math.floor(BLOCK_NUMBERS / columns));
   for (let firstRow = 0; firstRow < height; firstRow += step) {
@@ -93,7 +115,7 @@ async function* productBlocks({ left, right, rank }: MatrixProduct): AsyncGenera
 
 /** Writes a block into a matrix as `AttentionWeights` stores it. */
 function storeBlock(
-  { transposed }: MatrixProduct,
+  { transposed }: BlockProduct,
   { firstRow, rows, columns, numbers }: RowBlock,
   dense: Float32Array,
 ): void {
@@ -110,7 +132,7 @@ function storeBlock(
 
 /** Squared distance of a block from its place in a matrix. */
 function squaredDistance(
-  { transposed }: MatrixProduct,
+  { transposed }: BlockProduct,
   { firstRow, rows, columns, numbers }: RowBlock,
   original: Float32Array,
 ): number {

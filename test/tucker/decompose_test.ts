@@ -213,3 +213,44 @@ Deno.test("laser is the optimal truncation: its error is the tail of the singula
     Array.from({ length: from }, (_, i) => (i + 1) ** 2).reduce((a, b) => a + b, 0);
   assertAlmostEquals(result.matrixErrors.k, Math.sqrt(squares(6) / squares(12)), 1e-6); // rank 6 of 12
 });
+
+/** A layer above the size that is decomposed in float64, whose hidden mode's factor is improved from sweep to sweep. */
+const LARGE = { hiddenSize: 384, heads: 12, headSize: 32 };
+
+Deno.test("large layers: zeros, rank one, repeated singular values, tiny and huge entries", async () => {
+  using ops = await createCpuOps();
+  const [d, width] = [LARGE.hiddenSize, LARGE.heads * LARGE.headSize];
+  const ranks = [128, 16, 2] as const;
+  const zeros = scaled(randomWeights(LARGE, 21), 0);
+  assertEquals((await decomposeLayer(zeros, options({ ranks }), ops)).relativeError, 0);
+
+  const outer = new Float32Array(d * width).map((_, i) => (Math.floor(i / width) - 99.5) * (i % width % 32 + 1));
+  const transposed = new Float32Array(d * width).map((_, i) => outer[i % d * width + Math.floor(i / d)]!);
+  const rankOne = { ...LARGE, query: outer, key: outer, value: outer, output: transposed };
+  const exact = await decomposeLayer(rankOne, options({ ranks }), ops);
+  assert(exact.relativeError <= 1e-6, `${exact.relativeError}`);
+
+  const identity = new Float32Array(d * d).map((_, i) => i % (d + 1) === 0 ? 1 : 0);
+  const identities = { ...LARGE, query: identity, key: identity, value: identity, output: identity };
+  const repeated = await decomposeLayer(identities, options({ ranks: [256, 32, 1] }), ops);
+  assertAlmostEquals(repeated.relativeError, Math.sqrt(1 - 256 / 384), 1e-6);
+  assert(repeated.converged);
+
+  const weights = randomWeights(LARGE, 22);
+  const reference = await decomposeLayer(weights, options({ ranks, sweeps: 2 }), ops);
+  for (const factor of [1e-30, 1e30]) {
+    const result = await decomposeLayer(scaled(weights, factor), options({ ranks, sweeps: 2 }), ops);
+    assertAlmostEquals(result.relativeError, reference.relativeError, 1e-5, `${factor}`);
+  }
+});
+
+Deno.test("large layers: a small error is measured as exactly as a large one", async () => {
+  using ops = await createCpuOps();
+  const weights = randomWeights(LARGE, 23);
+  const result = await decomposeLayer(weights, options({ mode: "laser", rank: 384, matrices: ["key", "output"] }), ops);
+  assert(result.relativeError <= 3e-7, `${result.relativeError}`);
+  const back = await reconstruct(result.factors, weights);
+  assertAlmostEquals(result.relativeError, relativeDistance(weights, back), 2e-8);
+  const coarse = await decomposeLayer(weights, options({ ranks: [128, 16, 2], sweeps: 1 }), ops);
+  assertAlmostEquals(coarse.relativeError, relativeDistance(weights, await reconstruct(coarse.factors, weights)), 1e-7);
+});

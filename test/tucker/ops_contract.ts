@@ -23,6 +23,7 @@ const SHAPES: readonly (readonly number[])[] = [
   [9, 5000],
   [5000, 9],
   [16, 20, 9000],
+  [3, 4, 5000],
 ];
 const RANKS = [1, 2, 7, 64];
 
