@@ -3,7 +3,7 @@
  *
  * Small modes, and all modes of small tensors, are solved for directly. In a large tensor's sweeps a large mode's factor is only
  * improved, by filtered subspace iteration (`linalg/block_subspace.ts`) from the factor of the sweep before, since a sweep doesn't need the
- * exact subspace: for 256 directions of 768 two filters of a few products take a tenth of the direct solver's time. Block methods
+ * exact subspace: for 256 directions of 768 a filter takes a tenth of the direct solver's time. Block methods
  * lost here while each sweep had to end in a converged subspace: the spectra of attention weights are flat, so that the last 1e-6 of the
  * energy takes many iterations, and the next sweep moves the subspace by more than that. One filter a sweep lets both converge together.
  *
