@@ -52,9 +52,9 @@ export async function reconstructionErrors(
 ): Promise<ReconstructionErrors> {
   const residuals: Record<MatrixName, number> = { query: 0, key: 0, value: 0, output: 0 };
   for await (const [name, product] of matrixProducts(factors, weights, layout)) {
-    const large = weights[name].length > FLOAT64_LIMIT;
-    const rounded = large ? await residualOf(inFloat32(product), weights[name]) : 0;
-    residuals[name] = rounded > SHOWS_ROUNDING * norms[name] ? rounded : await residualOf(product, weights[name]);
+    const original = weights[name]; // once: it may be read when it is asked for
+    const rounded = original.length > FLOAT64_LIMIT ? await residualOf(inFloat32(product), original) : 0;
+    residuals[name] = rounded > SHOWS_ROUNDING * norms[name] ? rounded : await residualOf(product, original);
   }
   const ratio = (residual: number, norm: number): number => residual === 0 ? 0 : residual / norm;
   const error = (name: MatrixName): number => ratio(residuals[name], norms[name]);
