@@ -55,6 +55,8 @@ export async function openSession(model: OnnxModel): Promise<ort.InferenceSessio
   return await ort.InferenceSession.create(encodeModel(model), {
     graphOptimizationLevel: "all",
     executionProviders: ["cpu"],
+    // Sessions take turns: threads of one that spin for work would take the cores from the other.
+    extra: { session: { intra_op: { allow_spinning: "0" } } },
     logSeverityLevel: 3,
   });
 }
