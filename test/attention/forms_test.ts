@@ -16,7 +16,7 @@ import { TuckerdError } from "../../src/errors.ts";
 import { encodeModel, loadModel } from "../../src/onnx/model.ts";
 import { Architecture } from "../support/encoders.ts";
 import { assertNear, largestValue } from "../support/close.ts";
-import { oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
+import { furtherArchitectures, oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
 import { randomFactors, randomForm } from "../support/random_forms.ts";
 import { seeded } from "../support/random_tucker.ts";
 import { type Numbers, TestSession } from "../support/session.ts";
@@ -43,7 +43,7 @@ const OTHERS = ["deberta-v3", "wavlm", "sam-vision", "modernbert", "swin"].map((
   });
 const SUBJECTS = [
   ...OTHERS,
-  ...MODELS.flatMap((model) => oracleExports(model).slice(-1))
+  ...[...MODELS, ...furtherArchitectures()].flatMap((model) => oracleExports(model).slice(-1))
     .map((exported) => ({ ...exported, reference: oracleReference(exported.model) })),
   ...oracleFormats().filter(({ format }) => /fused|int8-dynamic|int4|fp16-io32/.test(format)),
 ];
