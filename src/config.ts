@@ -19,11 +19,11 @@ export {
   BUDGETS,
   LASER_NAMES,
   type LaserName,
-  LAYERS_PATTERN,
   MODES,
   type TaskName,
   TASKS,
 } from "./config/options.ts";
+export { LAYERS_PATTERN } from "./config/values.ts";
 export { helpText } from "./config/help.ts";
 export { UsageError } from "./config/usage_error.ts";
 export type * from "./config/commands.ts";

@@ -6,15 +6,13 @@
  * @module
  */
 import { z } from "zod";
+import { decimal, flag, integer, layers, listOf, oneOf, overrides, ranks, secret, text } from "./values.ts";
 import { HUB_MODEL_RULE, isHubModel, parseHubModel } from "./hub_model.ts";
 
 /** The tasks that `parseCommandLine` knows. */
 export const TASKS = ["start", "compress", "spectrum", "eval"] as const;
 /** One task of the command line. */
 export type TaskName = (typeof TASKS)[number];
-
-/** A list of layers: `all`, or numbers and ranges such as `0,2-5`. */
-export const LAYERS_PATTERN = /^(all|\d+(-\d+)?(,\d+(-\d+)?)*)$/;
 
 /** Compression modes that a user can ask for, by the authors' names. */
 export const MODES = ["4d-tucker", "3d-tucker", "laser", "4d-tucker-laser", "auto", "none"] as const;
@@ -56,40 +54,6 @@ function option<S extends z.ZodType>(spec: OptionSpec<S>): OptionSpec<S> {
   return spec;
 }
 
-function oneOf<const T extends readonly [string, ...string[]]>(values: T): z.ZodEnum<{ [K in T[number]]: K }> {
-  return z.enum(values, { error: `must be one of ${values.join(", ")}` });
-}
-
-/** Names of a list, with commas between. */
-function listOf<const T extends readonly [string, ...string[]]>(values: T): z.ZodType<readonly T[number][]> {
-  const rule = `must be one or more of ${values.join(", ")}, with commas between`;
-  const known = (name: string): name is T[number] => values.includes(name);
-  return z.string().transform((value, context) => {
-    const names = value.split(",").map((name) => name.trim());
-    if (names.every(known)) return names;
-    context.addIssue({ code: "custom", message: rule });
-    return z.NEVER;
-  });
-}
-
-/** Digits only, so that `8e3`, ` 8` and `0x10` are refused rather than guessed at. */
-function integer(minimum: number, maximum = Number.MAX_SAFE_INTEGER): z.ZodType<number> {
-  const rule = maximum === Number.MAX_SAFE_INTEGER
-    ? `must be an integer of at least ${minimum}`
-    : `must be an integer from ${minimum} to ${maximum}`;
-  return z.string().regex(/^\d+$/, rule).transform(Number).pipe(z.number().min(minimum, rule).max(maximum, rule));
-}
-
-function decimal(rule: string, holds: (value: number) => boolean): z.ZodType<number> {
-  return z.string().regex(/^\d*\.?\d+(e[+-]?\d+)?$/i, rule).transform(Number).refine(holds, rule);
-}
-
-const text = z.string().min(1, "must not be empty");
-const flag = z.enum(["true", "false", "1", "0"], { error: "must be true or false" })
-  .transform((value) => value === "true" || value === "1");
-const secret = z.string().regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces");
-const ranksRule = "must be three positive integers r1,r2,r3 (hidden, head and stack rank)";
-
 /** All settings by name, in the order in which the help lists them. */
 export const OPTIONS = {
   model: option({
@@ -118,8 +82,7 @@ export const OPTIONS = {
   }),
   ranks: option({
     placeholder: "R1,R2,R3",
-    schema: z.string().regex(/^[1-9]\d{0,8},[1-9]\d{0,8},[1-9]\d{0,8}$/, ranksRule)
-      .transform((value) => value.split(",").map(Number) as [number, number, number]),
+    schema: ranks,
     help:
       "Ranks of the hidden, head and stack mode, the same in every layer. Give one of --ranks, --energy and --ratio; " +
       "without any, what the model's config.json recommends is taken, else --ratio 4.",
@@ -141,15 +104,14 @@ export const OPTIONS = {
   }),
   layers: option({
     placeholder: "all|0,2-5",
-    schema: z.string().regex(LAYERS_PATTERN, "must be all, or layer numbers and ranges such as 0,2-5")
-      .refine(rangesAscend, "must have ranges that ascend, such as 2-5"),
+    schema: layers,
     help: "Layers to compress (or to show); the others are left alone.",
     defaultText: "all",
     tasks: all,
   }),
   overrides: option({
     placeholder: "3=R1,R2,R3;0=skip",
-    schema: z.string().transform(parseOverrides),
+    schema: overrides,
     help: "Single layers by number: ranks of their own, or skip to leave a layer as it is. Quote it for the shell.",
     tasks: compressing,
   }),
@@ -314,37 +276,6 @@ export const OPTIONS = {
     tasks: ["start"],
   }),
 } as const;
-
-/** One layer's exception to what holds for all. */
-interface LayerOverride {
-  readonly ranks?: [number, number, number];
-  readonly skip?: boolean;
-}
-
-const overridesRule = "must be LAYER=R1,R2,R3 or LAYER=skip, with semicolons between, each layer once";
-
-function parseOverrides(value: string, context: z.RefinementCtx): Record<string, LayerOverride> {
-  const overrides: Record<string, LayerOverride> = {};
-  for (const part of value.split(";").map((each) => each.trim())) {
-    const [, layer, setting] = /^(\d{1,6})=(skip|[1-9]\d{0,8},[1-9]\d{0,8},[1-9]\d{0,8})$/.exec(part) ?? [];
-    const name = String(Number(layer));
-    if (layer === undefined || setting === undefined || Object.hasOwn(overrides, name)) {
-      context.addIssue({ code: "custom", message: overridesRule });
-      return z.NEVER;
-    }
-    overrides[name] = setting === "skip"
-      ? { skip: true }
-      : { ranks: setting.split(",").map(Number) as [number, number, number] };
-  }
-  return overrides;
-}
-
-function rangesAscend(value: string): boolean {
-  return value.split(",").every((part) => {
-    const [first, last] = part.split("-").map(Number);
-    return last === undefined || first! <= last;
-  });
-}
 
 /** Name of a setting, as on the command line without its dashes. */
 export type OptionName = keyof typeof OPTIONS;
