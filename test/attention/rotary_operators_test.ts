@@ -5,6 +5,7 @@
 import { assertEquals, assertMatch } from "@std/assert/mod.js";
 import { findAttention } from "../../src/attention/mod.ts";
 import { loadModel } from "../../src/onnx/model.ts";
+import { makeNode } from "../../src/onnx/node.ts";
 import { Conformance } from "../support/conformance.ts";
 import type { OracleExport } from "../support/oracle.ts";
 
@@ -50,3 +51,16 @@ for (const [model, form, queryKey, valueOutput] of GRAPHS) {
     await oracle.checkGreedy(exported, "compressed");
   });
 }
+
+Deno.test("GroupQueryAttention with a quantised cache is left as it is, since the scales are the original keys'", async () => {
+  const model = await loadModel(new URL("../testdata/fused/llama-16/group_query.onnx", import.meta.url).pathname);
+  const attributes = { k_quant_type: "PER_CHANNEL", v_quant_type: "NONE" };
+  const { attribute } = makeNode("GroupQueryAttention", [], [], { attributes });
+  for (const node of model.proto.graph!.node) {
+    if (node.opType === "GroupQueryAttention") node.attribute.push(...attribute);
+  }
+  const { blocks, skipped } = findAttention(model);
+  assertEquals(blocks, []);
+  for (const { reason } of skipped) assertMatch(reason, /its cache is quantised/);
+  assertEquals(skipped.length, 2);
+});

@@ -6,7 +6,7 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import { intAttribute, intsAttribute, type NodeProto, operatorOf } from "../../onnx/node.ts";
+import { intAttribute, intsAttribute, type NodeProto, operatorOf, stringAttribute } from "../../onnx/node.ts";
 import { type HeadView, readHeads } from "../heads.ts";
 import type { Verdict } from "../site.ts";
 import { knownConstant } from "../trace/constants.ts";
@@ -133,6 +133,9 @@ export function findAtOperator(tracer: Tracer, graph: Graph, node: NodeProto): V
     if (typeof view === "string") return { reason: `the ${name} can't be followed: ${view}` };
     views[name] = view;
   }
+  const quantised = ["k_quant_type", "v_quant_type"].some((name) => (stringAttribute(node, name) ?? "NONE") !== "NONE");
+  // Its scales were measured on the original keys and values.
+  if (quantised) return { reason: "its cache is quantised, by scales made for the original keys and values" };
   const lookup = inputs.lookup?.map(input).find((name) => name !== undefined);
   if (lookup !== undefined) return { reason: `it reads its cache through ${lookup}` };
   return fusedSite(tracer, {
