@@ -4,6 +4,8 @@ import { loadModel } from "../../src/onnx/model.ts";
 import { compressionRatio, createCpuOps, decomposeLayer, reconstruct } from "../../src/tucker/mod.ts";
 import type { OpsTensor, TuckerOps } from "../../src/tucker/ops.ts";
 import type { Ranks } from "../../src/tucker/types.ts";
+import { createGpuOps } from "../../src/tucker/gpu_ops.ts";
+import { skipGpu } from "../gpu/adapter.ts";
 import { goldenTensor, largestDifference, options, readTensors, weightsOf } from "./layers.ts";
 
 const TESTDATA = new URL("../testdata/tucker/", import.meta.url);
@@ -145,3 +147,10 @@ Deno.test("the golden data hold every layer of the embedded model at several ran
     trained.filter((each) => each.layer === layer).map(({ ranks }) => `${ranks}`);
   for (const layer of [0, 1, 2, 3]) assertEquals(new Set(ranks(layer)).size, 6, `layer ${layer}`);
 });
+
+if (!skipGpu) {
+  Deno.test("webgpu: the trained weights' errors aren't above the golden ones by more than 1e-4", async () => {
+    using ops = await createGpuOps({ allowFallbackAdapter: true });
+    await checkGolden(trained, ops);
+  });
+}
