@@ -34,9 +34,9 @@ export const LayerTask = z.object({
 export type LayerTask = z.infer<typeof LayerTask>;
 
 /** One layer's full HOSVD, whose factors are sliced. It is made where a `LayerTask` needs it, and kept. */
-export const HosvdTask = z.object({ task: z.literal("hosvd"), layer, layout, balance: z.boolean() });
-/** One layer's full HOSVD. */
-export type HosvdTask = z.infer<typeof HosvdTask>;
+export interface HosvdTask extends Pick<LayerTask, "layer" | "layout" | "balance"> {
+  readonly task: "hosvd";
+}
 
 /** One matrix of a feed-forward network, truncated. */
 export const MatrixTask = z.object({
