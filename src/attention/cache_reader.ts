@@ -9,6 +9,7 @@
  * @module
  */
 import type { Graph } from "../onnx/graph.ts";
+import { release } from "../release.ts";
 import type { HeadView } from "./heads.ts";
 import type { CacheReader, Site } from "./site.ts";
 import { judgeSpaces } from "./space.ts";
@@ -87,8 +88,11 @@ function sameMatrices(filler: Site, reader: CacheReader): boolean {
 
 /** Query and output matrices of the same numbers. */
 function equalMatrices(filler: Site, reader: CacheReader, [there, here]: readonly [string, string]): boolean {
-  const equal = (a: Float32Array, b: Float32Array): boolean =>
-    a.length === b.length && a.every((value, i) => value === b[i]);
+  const equal = (a: Float32Array, b: Float32Array): boolean => {
+    const same = a.length === b.length && a.every((value, i) => value === b[i]);
+    release(a, b);
+    return same;
+  };
   return equal(extractColumns(filler.query, there), extractColumns(reader.query, here)) &&
     equal(extractRows(filler.output, there), extractRows(reader.output, here));
 }

@@ -12,7 +12,7 @@ import type { Site } from "./site.ts";
 interface Claim {
   readonly site: Site;
   readonly part: "query" | "key" | "value" | "output";
-  readonly columns: ReadonlySet<number>;
+  readonly columns: Int32Array;
 }
 
 /** The sites that share columns of a projection with another one, each with the reason. */
@@ -23,7 +23,7 @@ export function contestedSites(sites: readonly Site[]): ReadonlyMap<Site, string
     for (const { node, ...claim } of claimsOf(site)) {
       const others = claims.get(node) ?? [];
       for (const other of others) {
-        if (other.site === site || claim.columns.isDisjointFrom(other.columns)) continue;
+        if (other.site === site || !overlap(claim.columns, other.columns)) continue;
         if (!contested.has(site)) contested.set(site, reasonOf(node, claim, other));
         if (!contested.has(other.site)) contested.set(other.site, reasonOf(node, other, claim));
       }
@@ -31,6 +31,12 @@ export function contestedSites(sites: readonly Site[]): ReadonlyMap<Site, string
     }
   }
   return contested;
+}
+
+/** Sets are made only where two sites meet: in most models none do, and sets of all layers' columns would fill the heap. */
+function overlap(a: Int32Array, b: Int32Array): boolean {
+  const columns = new Set(a);
+  return b.some((column) => columns.has(column));
 }
 
 function claimsOf(site: Site): (Claim & { readonly node: NodeProto })[] {
@@ -41,9 +47,9 @@ function claimsOf(site: Site): (Claim & { readonly node: NodeProto })[] {
       site,
       part,
       node: site[part].projection.node,
-      columns: new Set(site[part].columns),
+      columns: site[part].columns,
     })),
-    { site, part: "output", node: output.projection.node, columns: new Set(output.rows) },
+    { site, part: "output", node: output.projection.node, columns: output.rows },
   ];
 }
 

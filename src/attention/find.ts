@@ -103,7 +103,10 @@ function analyseOnce(model: OnnxModel): Analysis {
   const fillers = fillersOf(model, { tracer, judged });
   const found = judged.map(([anchor, verdict]): [NodeProto, Site | string] => {
     if ("site" in verdict) return [anchor, verdict.site];
-    return [anchor, "reader" in verdict ? joinReader(tracer, verdict.reader, fillers) : verdict.reason];
+    if ("reason" in verdict) return [anchor, verdict.reason];
+    const joined = joinReader(tracer, verdict.reader, fillers);
+    for (const each of [tracer, fillers.tracer]) each.forgetUnused();
+    return [anchor, joined];
   });
   const contested = contestedSites(found.flatMap(([, site]) => typeof site === "string" ? [] : site));
   const sites = new Map<string, [Site, ...Site[]]>();
@@ -130,6 +133,7 @@ function analyseOnce(model: OnnxModel): Analysis {
     if (reason === undefined) blocks.push(describe(tracer, places, { layer: blocks.length, twins }));
     else for (const { anchor } of places) left.set(anchor, reason);
   }
+  tracer.forgetAll();
   const anchors = judged.map(([anchor]) => anchor);
   const skipped = anchors.flatMap((anchor) => left.has(anchor) ? skip(anchor, left.get(anchor)!) : []);
   return { graph, tracer, blocks, skipped, operators: anchors.map((anchor) => operatorAt(anchor, blocks, left)) };
@@ -159,7 +163,9 @@ function judgeAll(tracer: Tracer, graph: Graph): [NodeProto, Verdict][] {
   for (const scope of graph.all()) {
     for (const node of inOrder(scope.proto.node)) {
       const family = FAMILIES[operatorOf(node)];
-      if (family !== undefined) judged.push([node, family.judge(tracer, scope, node)]);
+      if (family === undefined) continue;
+      judged.push([node, family.judge(tracer, scope, node)]);
+      tracer.forgetUnused();
     }
   }
   return judged;

@@ -6,6 +6,7 @@
  * @module
  */
 import type { Graph } from "../onnx/graph.ts";
+import { release } from "../release.ts";
 import type { Site } from "./site.ts";
 import { constantProjectionOf, type Projection, storedName } from "./trace/projection.ts";
 import type { Tracer } from "./trace/tracer.ts";
@@ -41,6 +42,8 @@ export function twinsOf(tracer: Tracer, site: Site, candidates: readonly Project
 function sameMatrix({ folder }: Tracer, a: Projection, b: Projection): boolean {
   if (a.rows !== b.rows || a.columns !== b.columns) return false;
   if (a.graph.scopeOf(storedName(a)) === b.graph.scopeOf(storedName(b)) && storedName(a) === storedName(b)) return true;
-  const [left, right] = [projectionMatrix(a, folder).data, projectionMatrix(b, folder).data];
-  return left.every((value, i) => value === right[i]);
+  const [left, right] = [projectionMatrix(a, folder), projectionMatrix(b, folder)];
+  const same = left.data.every((value, i) => value === right.data[i]);
+  for (const { data, owned } of [left, right]) if (owned) release(data);
+  return same;
 }

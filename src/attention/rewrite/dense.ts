@@ -52,7 +52,9 @@ export function rewriteDense(model: OnnxModel, weights: ReadonlyMap<number, Atte
     for (const rewritten of rewrittenProjections(block, replacement, { folder: model.folder, ungrouped })) {
       writeProjection(writer, rewritten, names);
     }
+    analysis.tracer.forgetUnused();
   }
+  analysis.tracer.forgetAll();
   return writer.finish(model);
 }
 

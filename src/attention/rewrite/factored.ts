@@ -66,7 +66,9 @@ export function rewriteFactored(
       writeSite(at, form);
       if (i === 0) writeTwins(at, form, block.twins);
     });
+    analysis.tracer.forgetUnused();
   }
+  analysis.tracer.forgetAll();
   return { model: writer.finish(model), slots };
 }
 

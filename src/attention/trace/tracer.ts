@@ -13,6 +13,7 @@ import { agreedData, type ProbeRun } from "./evaluate.ts";
 import { movementOf } from "./movement.ts";
 import { type Projection, projectionOf } from "./projection.ts";
 import { broadcastTrace, joinTraces, pickElements, type Source, type Trace } from "./trace.ts";
+import { TraceCache } from "./trace_cache.ts";
 import { broadcastIndex, type Value } from "./value.ts";
 
 /** Traces values of a model under a pair of probe runs. */
@@ -21,7 +22,9 @@ export class Tracer {
   /** The folder of the model's external data. */
   readonly folder: string;
   readonly #sources: Source[] = [];
-  readonly #traces = new Map<Graph, Map<string, Trace | undefined>>();
+  /** Sources outlive their traces: what is traced again has the origins that it had. */
+  readonly #sourcesByName = new Map<Graph, Map<string, Source>>();
+  readonly #traces = new TraceCache();
   readonly #projections = new Map<NodeProto, Projection | undefined>();
   readonly #byStream = new Map<Graph, Map<string, readonly Projection[]>>();
   readonly #sourcesByTrace = new WeakMap<Trace, readonly Source[]>();
@@ -37,13 +40,28 @@ export class Tracer {
     return this.runs[0].value(graph, name);
   }
 
-  /** The trace of a value, or undefined where its shape isn't known. */
+  /** The trace of a value, or undefined where its shape isn't known. Whoever asks mustn't keep it beyond `forgetUnused`. */
   trace(graph: Graph, name: string): Trace | undefined {
     const scope = graph.scopeOf(name) ?? graph;
-    let known = this.#traces.get(scope);
-    if (known === undefined) this.#traces.set(scope, known = new Map());
-    if (!known.has(name)) known.set(name, this.#follow(scope, name));
-    return known.get(name);
+    return this.#traces.get(scope, name, () => this.#follow(scope, name));
+  }
+
+  /**
+   * Gives back the memory of the traces that weren't asked for since the last call: a trace takes 20 bytes an element, all those of
+   * a model's layers take more than a layer's weights. What is asked for again is followed again.
+   */
+  forgetUnused(): void {
+    this.#traces.forgetUnused();
+  }
+
+  /** Gives back the memory of all traces. */
+  forgetAll(): void {
+    for (let generation = 0; generation < 2; generation++) this.#traces.forgetUnused();
+  }
+
+  /** Bytes of the traces in memory. */
+  get traceBytes(): number {
+    return this.#traces.bytes;
   }
 
   /** The source that an origin number belongs to, and the element's flat index in it. */
@@ -120,16 +138,9 @@ export class Tracer {
       this.#mixed(graph, node, value.shape) ?? this.#source(graph, name, { kind: "other", node });
   }
 
-  #source(
-    graph: Graph,
-    name: string,
-    of: { kind: Source["kind"]; node: NodeProto | undefined; projection?: Projection },
-  ): Trace {
-    const shape = this.value(graph, name).shape!;
+  #source(graph: Graph, name: string, of: SourceKind): Trace {
+    const { shape, base } = this.#sourceAt(graph, name, of);
     const size = sizeOf(shape);
-    const base = this.#next;
-    this.#next += size;
-    this.#sources.push({ ...of, graph, name, shape, projection: of.projection, base });
     const origin = new Int32Array(size);
     for (let i = 0; i < size; i++) origin[i] = base + i;
     return {
@@ -139,6 +150,20 @@ export class Tracer {
       offset: new Float64Array(size),
       inexact: undefined,
     };
+  }
+
+  #sourceAt(graph: Graph, name: string, of: SourceKind): Source {
+    let byName = this.#sourcesByName.get(graph);
+    if (byName === undefined) this.#sourcesByName.set(graph, byName = new Map());
+    let source = byName.get(name);
+    if (source === undefined) {
+      const shape = this.value(graph, name).shape!;
+      source = { ...of, graph, name, shape, projection: of.projection, base: this.#next };
+      this.#next += sizeOf(shape);
+      this.#sources.push(source);
+      byName.set(name, source);
+    }
+    return source;
   }
 
   /** A projection's own scale and bias belong to the view, so that the source is stream @ W alone. */
@@ -246,6 +271,13 @@ export class Tracer {
   #comesFrom(trace: Trace, kind: Source["kind"]): boolean {
     return this.sourcesOf(trace).some((source) => source.kind === kind);
   }
+}
+
+/** What a source is, before it has a place in the numbering. */
+interface SourceKind {
+  readonly kind: Source["kind"];
+  readonly node: NodeProto | undefined;
+  readonly projection?: Projection;
 }
 
 /** What makes scores and contexts. */
