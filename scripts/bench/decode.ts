@@ -11,7 +11,7 @@ import { openSession, runInTurn, withRandomFactors } from "./random_factors.ts";
 import { cacheNames, syntheticDecoder } from "./synthetic_decoder.ts";
 import { type BenchResult, comparison } from "./types.ts";
 
-const rounds = 15;
+const rounds = { blocks: 6, runs: 5 };
 const sizes = { layers: 12, hiddenSize: 1024, heads: 16, headSize: 64, feedForward: 4096, weights: "float32" } as const;
 const ranks: Ranks = [256, 16, 4];
 /** Tokens in the cache, and how many times faster a prototype was on two cores. */

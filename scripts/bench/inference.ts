@@ -10,7 +10,7 @@ import { type Factored, openSession, runInTurn, withRandomFactors } from "./rand
 import { writeSyntheticModel } from "./synthetic_model.ts";
 import { type BenchResult, comparison } from "./types.ts";
 
-const rounds = 15;
+const rounds = { blocks: 5, runs: 3 };
 const sizes = { layers: 12, hiddenSize: 768, heads: 12, headSize: 64, feedForward: 3072, weights: "float32" } as const;
 const choices: readonly { readonly factors: Factored; readonly note: string }[] = [
   {

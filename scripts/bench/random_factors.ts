@@ -5,7 +5,13 @@
  */
 import * as ort from "onnxruntime-node";
 import { findFeedForward, rewriteFeedForward } from "../../src/attention/feed_forward/mod.ts";
-import { chooseForm, findAttention, type FormOptions, rewriteFactored } from "../../src/attention/mod.ts";
+import {
+  chooseForm,
+  findAttention,
+  type FormOptions,
+  rewriteFactored,
+  withMergedOutput,
+} from "../../src/attention/mod.ts";
 import { encodeModel, type OnnxModel } from "../../src/onnx/model.ts";
 import type { Ranks } from "../../src/tucker/types.ts";
 
@@ -26,7 +32,8 @@ export function withRandomFactors(
   const options = { r3, ...(cache === undefined ? {} : { cache }) };
   const forms = new Map(
     findAttention(model).blocks.map((block) => {
-      const form = chooseForm(block, "tucker4", options);
+      const chosen = chooseForm(block, "tucker4", options);
+      const form = withMergedOutput(chosen, [block.heads * r2, r1], block.hiddenSize);
       return [block.layer, latent ? { ...form, latent: ["key", "value"] as const } : form];
     }),
   );
@@ -50,13 +57,11 @@ export function withRandomFactors(
   }).model;
 }
 
-/** A session with all of ONNX Runtime's graph optimisations, on the CPU. */
+/** A session as users have it: all of ONNX Runtime's graph optimisations and its own threads, on the CPU. */
 export async function openSession(model: OnnxModel): Promise<ort.InferenceSession> {
   return await ort.InferenceSession.create(encodeModel(model), {
     graphOptimizationLevel: "all",
     executionProviders: ["cpu"],
-    // Sessions take turns: threads of one that spin for work would take the cores from the other.
-    extra: { session: { intra_op: { allow_spinning: "0" } } },
     logSeverityLevel: 3,
   });
 }
@@ -67,17 +72,33 @@ function random(shape: readonly number[]): { shape: readonly number[]; data: Flo
   return { shape, data: Float32Array.from({ length: count }, () => (Math.random() - 0.5) / 16) };
 }
 
-/** Seconds of several things, each round in turn: the first round warms up. */
+/** How often each thing runs. */
+export interface Rounds {
+  readonly blocks: number;
+  /** Timed runs in a block; one before them warms up. */
+  readonly runs: number;
+}
+
+/** Milliseconds after which the threads of a session have stopped to spin for work. */
+const REST = 50;
+
+/**
+ * Seconds of several sessions' runs. They take turns in blocks of runs, as a client runs one model over and over, with a rest
+ * in between: threads of a session that spin for more work would take the cores from the next one.
+ */
 export async function runInTurn(
-  runs: readonly (() => Promise<unknown>)[],
-  rounds: number,
+  sessions: readonly (() => Promise<unknown>)[],
+  { blocks, runs }: Rounds,
 ): Promise<readonly (readonly number[])[]> {
-  const times = runs.map((): number[] => []);
-  for (let round = 0; round <= rounds; round++) {
-    for (const [i, run] of runs.entries()) {
-      const began = performance.now();
-      await run();
-      if (round > 0) times[i]!.push((performance.now() - began) / 1000);
+  const times = sessions.map((): number[] => []);
+  for (let block = 0; block < blocks; block++) {
+    for (const [i, run] of sessions.entries()) {
+      await new Promise((resolve) => setTimeout(resolve, REST));
+      for (let at = 0; at <= runs; at++) {
+        const began = performance.now();
+        await run();
+        if (at > 0) times[i]!.push((performance.now() - began) / 1000);
+      }
     }
   }
   return times;

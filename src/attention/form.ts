@@ -87,6 +87,21 @@ export function chooseLatent(
   );
 }
 
+/**
+ * The form with one output matrix where that is no larger than two: a context of H·ρ numbers is projected with H·ρ × d numbers,
+ * or with (H·ρ + d) × r. Small contexts don't need the detour through r.
+ *
+ * @param outputA sizes of the factor `output.a`, H·ρ × r
+ */
+export function withMergedOutput(
+  form: BlockForm,
+  [width, inner]: readonly [width: number, inner: number],
+  hiddenSize: number,
+): BlockForm {
+  const two = form.valueOutput === "reduced" && (form.output === "shared" || form.output === "pair");
+  return two && width * hiddenSize <= (width + hiddenSize) * inner ? { ...form, output: "dense" } : form;
+}
+
 /** Whether key or value runs in r2 numbers per head. */
 export function isReduced(form: BlockForm, name: CachedName): boolean {
   return (name === "key" ? form.queryKey : form.valueOutput) === "reduced";

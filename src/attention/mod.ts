@@ -13,6 +13,7 @@ export {
   type FormOptions,
   isReduced,
   structureKey,
+  withMergedOutput,
 } from "./form.ts";
 export { rewriteDense } from "./rewrite/dense.ts";
 export { type FactoredModel, type FactorSource, rewriteFactored } from "./rewrite/factored.ts";

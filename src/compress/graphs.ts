@@ -19,6 +19,7 @@ import {
   rewriteDense,
   rewriteFactored,
   structureKey,
+  withMergedOutput,
 } from "../attention/mod.ts";
 import { type AttentionWeights, MATRICES, type MatrixName } from "../attention/types.ts";
 import { matmul } from "../linalg/mod.ts";
@@ -89,18 +90,24 @@ export class GraphMaker {
   /** The graph with factors as initializers: a file that any ONNX Runtime runs. */
   async withFactors({ layers, matrices }: Decomposed, cache: CacheKind): Promise<WrittenGraph> {
     const forms = formsOf(layers, cache);
-    const { slots } = rewriteFactored(this.#model, forms, { factors: "inputs" });
-    const folded = layers.map((layer) => this.#fold(layer, slots, forms)).map((layer) =>
-      cache === "compressed" ? withLatent(layer) : layer
-    );
+    const { slots: twoSlots } = rewriteFactored(this.#model, forms, { factors: "inputs" });
+    const asTwo = layers.map((layer) => this.#fold(layer, twoSlots, forms));
+    // With the ranks at hand, products and caches take the form of fewest numbers.
+    const chosen = new Map(asTwo.map((layer) => [layer.block.layer, mergedOutput(layer)]));
+    const { slots } = rewriteFactored(this.#model, chosen, { factors: "inputs" });
+    const folded = layers.map((layer, i) => {
+      const same = chosen.get(layer.block.layer) === asTwo[i]!.form;
+      const made = same ? asTwo[i]! : this.#fold(layer, slots, chosen);
+      return cache === "compressed" ? withLatent(made) : made;
+    });
     const tensors = new Map(folded.flatMap((each) => [...each.tensors]));
-    const chosen = new Map(folded.map(({ block, form }) => [block.layer, form]));
-    const { model } = rewriteFactored(this.#model, chosen, {
+    const written = new Map(folded.map(({ block, form }) => [block.layer, form]));
+    const { model } = rewriteFactored(this.#model, written, {
       factors: "initializers",
       tensors: (slot) => tensors.get(slot.name)!,
     });
-    const written = await this.#withNetworks(withSizes(model, rankSizes(slots, tensors)), matrices, networkForm);
-    return { model: written, caches: cachesOf(folded) };
+    const whole = await this.#withNetworks(withSizes(model, rankSizes(slots, tensors)), matrices, networkForm);
+    return { model: whole, caches: cachesOf(folded) };
   }
 
   /** The graph with dense reconstructions in place of the decomposed weights. */
@@ -172,6 +179,14 @@ export class GraphMaker {
     const form = forms.get(block.layer)!;
     return { block, form, slots: own, tensors: foldFactors(factors, biases, weights, form, own) };
   }
+}
+
+/** The layer's form, with its two output matrices multiplied where that makes them no larger. */
+function mergedOutput({ block, form, slots, tensors }: FoldedLayer): BlockForm {
+  const slot = slots.find(({ role }) => role === "output.a");
+  return slot === undefined
+    ? form
+    : withMergedOutput(form, tensors.get(slot.name)!.shape as [number, number], block.hiddenSize);
 }
 
 /** The ranks that slots name (`layer0.key.r2`, or `4*layer0.key.r2`), as the tensors have them: a file's caches are of fixed sizes. */

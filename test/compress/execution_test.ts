@@ -1,7 +1,8 @@
 /** Attention and feed-forward rewrites together: the factored file computes what the dense one does, in several architectures and formats. */
-import { assert } from "@std/assert/mod.js";
+import { assert, assertEquals } from "@std/assert/mod.js";
 import { type CompressionRequest, resolveOptions } from "../../src/compress/options.ts";
 import { writeModelFolder } from "../../src/compress/write_folder.ts";
+import { loadModel } from "../../src/onnx/model.ts";
 import { largestDifference, largestValue } from "../support/close.ts";
 import { openTestCompressor } from "../support/compressors.ts";
 import { oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
@@ -36,6 +37,37 @@ for (const { model, file, path, reference } of subjects) {
         const difference = largestDifference(factored![name]!.data, data);
         assert(difference <= 2e-5 * largestValue(data), `${request.mode}, ${name}: off by ${difference}`);
       }
+    }
+    await Deno.remove(out, { recursive: true });
+  });
+}
+
+for (
+  const { ranks, output } of [
+    // 4 heads of 3 numbers: 12·48 numbers as one matrix, and 12·24 + 24·48 as two.
+    { ranks: [24, 3, 4], output: ["output.bias", "output.dense"] },
+    // 48·48 as one, 48·8 + 8·48 as two.
+    { ranks: [8, 12, 4], output: ["output.a", "output.bias", "up"] },
+  ] as const
+) {
+  Deno.test(`bert at ${ranks}: a written output takes fewest numbers, and computes what dense weights do`, async () => {
+    await using opened = await openTestCompressor(oracleExports("bert")[0]!.path);
+    const out = await Deno.makeTempDir();
+    const { inputs } = oracleReference("bert").cases.find(({ name }) => name === "single")!;
+    const results = [];
+    for (const execution of ["factored", "dense"] as const) {
+      await writeModelFolder(opened.compressor, resolveOptions({ ranks }), { out: `${out}/${execution}`, execution });
+      await using session = await TestSession.load({ path: `${out}/${execution}/onnx/model.onnx` });
+      results.push(await session.run(inputs));
+    }
+    const { proto } = await loadModel(`${out}/factored/onnx/model.onnx`);
+    const names = proto.graph!.initializer.map(({ name }) => name).filter((name) => name.startsWith("tuckerd.layer1."));
+    const roles = names.map((name) => name.slice("tuckerd.layer1.".length)).sort();
+    assertEquals(roles, ["down", ...output, "packed.b", "packed.bias"].sort());
+    const [factored, dense] = results;
+    for (const [name, { data }] of Object.entries(dense!)) {
+      const difference = largestDifference(factored![name]!.data, data);
+      assert(difference <= 2e-5 * largestValue(data), `${name}: off by ${difference}`);
     }
     await Deno.remove(out, { recursive: true });
   });

@@ -8,6 +8,8 @@
  *     scores = scale · q̃ k̃ᵀ          (what follows up to the softmax's result P stays)
  *     y = (concat_i(P_i ṽ_i) output.a) up + output.bias
  *
+ * As initializers, the factors of query, key and value are joined where one product can serve all three (`packed.ts`).
+ *
  * @module
  */
 import { TuckerdError } from "../../errors.ts";
@@ -21,6 +23,7 @@ import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
 import { writeExpandedOutput, writeExpandedProjections, writeTwins } from "./expanded.ts";
 import { writeFused, writeUngroupedOperator } from "./fused.ts";
 import { writeReducedQueryKey, writeReducedValueOutput } from "./reduced.ts";
+import { addPackedFactors, type FactorNumbers, packedRoles } from "./packed.ts";
 import { replaceShapeReaders } from "./shapes.ts";
 import { type Factor, SiteWriter } from "./site_writer.ts";
 import { ModelWriter } from "./writer.ts";
@@ -30,10 +33,10 @@ export type FactorSource =
   | { readonly factors: "inputs" }
   | {
     readonly factors: "initializers";
-    readonly tensors: (slot: FactorSlot) => { readonly shape: readonly number[]; readonly data: Float32Array };
+    readonly tensors: (slot: FactorSlot) => FactorNumbers;
   };
 
-/** A rewritten model and the factor tensors that it takes. */
+/** A rewritten model and the factor tensors that it takes; as initializers, some of them may stand joined in one. */
 export interface FactoredModel {
   readonly model: OnnxModel;
   readonly slots: readonly FactorSlot[];
@@ -53,16 +56,25 @@ export function rewriteFactored(
   const analysis = analyse(model);
   const writer = new ModelWriter(analysis);
   const slots: FactorSlot[] = [];
+  const opset = opsetOf(model);
   for (const [layer, form] of [...forms].sort(([a], [b]) => a - b)) {
     const block = locatedBlock(analysis, layer);
     checkForm(block, form);
     const named = blockSlots(block, form).map((slot) => ({ ...slot, name: writer.fresh(slot.name) }));
     const type = block.sites[0].query.projection.elementType;
-    const factors = named.map((slot) => addFactor(writer, slot, { source, type, graph: analysis.graph }));
+    const joined = source.factors === "initializers" ? packedRoles(block, form) : new Set<FactorRole>();
+    const factors = named.map((slot): Factor =>
+      joined.has(slot.role)
+        ? { slot, value: undefined }
+        : addFactor(writer, slot, { source, type, graph: analysis.graph })
+    );
+    const packed = source.factors === "initializers" && joined.size > 0
+      ? addPackedFactors(writer, named, { type, opset, numbers: (slot) => numbersOf(slot, source) })
+      : undefined;
     slots.push(...named);
     block.sites.forEach((site, i) => {
       const label = block.sites.length === 1 ? `tuckerd/layer${layer}` : `tuckerd/layer${layer}.${i}`;
-      const at = new SiteWriter({ writer, tracer: analysis.tracer, site, label, factors });
+      const at = new SiteWriter({ writer, tracer: analysis.tracer, site, label, factors, packed });
       writeSite(at, form);
       if (i === 0) writeTwins(at, form, block.twins);
     });
@@ -112,12 +124,24 @@ function addFactor(
     const attributes = { to: BigInt(type) };
     return { slot, value: writer.node(graph, "Cast", { inputs: [slot.name], label: `${slot.name}.cast`, attributes }) };
   }
-  const { shape, data } = source.tensors(slot);
+  const { shape, data } = numbersOf(slot, source);
+  writer.initializer(floatTensor(slot.name, shape, data, type));
+  return { slot, value: slot.name };
+}
+
+/** The numbers of a factor that becomes an initializer. */
+function numbersOf(slot: FactorSlot, { tensors }: Extract<FactorSource, { factors: "initializers" }>): FactorNumbers {
+  const { shape, data } = tensors(slot);
   const fits = shape.length === slot.shape.length &&
     slot.shape.every((size, i) => typeof size !== "number" || size === shape[i]);
   if (!fits) throw new RangeError(`factor ${slot.name} needs shape [${slot.shape}], got [${shape}]`);
-  writer.initializer(floatTensor(slot.name, shape, data, type));
-  return { slot, value: slot.name };
+  return { shape, data };
+}
+
+/** Version of the standard operators that a model uses. */
+function opsetOf({ proto }: OnnxModel): number {
+  const standard = proto.opsetImport.find(({ domain }) => domain === "" || domain === "ai.onnx");
+  return Number(standard?.version ?? 1n);
 }
 
 function checkForm(block: LocatedBlock, form: BlockForm): void {

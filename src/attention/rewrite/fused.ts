@@ -177,13 +177,10 @@ function operand(
   const view = at.site[name];
   const space = name === "value" ? form.valueOutput : form.queryKey;
   if (space === "reduced") {
-    const small = at.project(name, form[name]);
-    const biased = name === "query" && at.has("query.bias")
-      ? at.node("Add", [small, at.factor("query.bias")], { label: "query.bias" })
-      : small;
-    if (!fused.headsFirst) return biased;
+    const small = name === "query" ? at.projectQuery(form.query) : at.project(name, form[name]);
+    if (!fused.headsFirst) return small;
     const heads = name === "query" ? view.heads : form.keyValueHeads;
-    return at.transpose(at.reshape(biased, [0, 0, heads, -1], { label: `${name}.heads` }), [0, 2, 1, 3], name);
+    return at.transpose(at.reshape(small, [0, 0, heads, -1], { label: `${name}.heads` }), [0, 2, 1, 3], name);
   }
   if (name !== "query" && at.groups(view) < form.keyValueHeads) return manyHeads(at, form, name);
   const inside = view.projection.node === fused.node;

@@ -19,10 +19,7 @@ export function writeReducedQueryKey(at: SiteWriter, form: BlockForm): void {
   const { query, key, scores } = at.site;
   const { heads } = query;
   const groups = form.keyValueHeads;
-  const biased = at.has("query.bias")
-    ? at.node("Add", [at.project("query", form.query), at.factor("query.bias")], { label: "query.bias" })
-    : at.project("query", form.query);
-  const scaledQuery = at.scaled(biased, query.scale * key.scale, "scale");
+  const scaledQuery = at.scaled(at.projectQuery(form.query), query.scale * key.scale, "scale");
   const q = at.transpose(at.reshape(scaledQuery, [0, 0, heads, -1], { label: "query.heads" }), [0, 2, 1, 3], "query");
   const grouped = groups < heads ? at.reshape(q, [0, groups, -1, 0], { label: "query.groups" }) : q;
   const flat = at.rank(scores) === 3;

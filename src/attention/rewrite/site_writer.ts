@@ -4,11 +4,12 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import type { AttributeValue, GraphProto } from "../../onnx/node.ts";
+import { type AttributeValue, type GraphProto, makeNode } from "../../onnx/node.ts";
 import type { HeadView } from "../heads.ts";
 import type { Site } from "../site.ts";
 import type { Tracer } from "../trace/tracer.ts";
 import type { FactorRole, FactorSlot, ProjectionForm } from "../types.ts";
+import type { PackedFactors } from "./packed.ts";
 import type { ModelWriter } from "./writer.ts";
 
 /** What a node is given besides its operator and inputs. */
@@ -19,11 +20,14 @@ interface NodeOptions {
   readonly attributes?: Readonly<Record<string, AttributeValue>>;
 }
 
-/** A factor of a block and the value that holds it. */
+/** A factor of a block and the value that holds it; undefined where it is part of the packed factors. */
 export interface Factor {
   readonly slot: FactorSlot;
-  readonly value: string;
+  readonly value: string | undefined;
 }
+
+/** The projections that may come from one product. */
+const PACKED = ["query", "key", "value"] as const;
 
 /** Writes into the graph of one site. */
 export class SiteWriter {
@@ -32,6 +36,7 @@ export class SiteWriter {
   readonly writer: ModelWriter;
   readonly #label: string;
   readonly #factors: ReadonlyMap<FactorRole, Factor>;
+  readonly #packed: PackedFactors | undefined;
   readonly #made = new Map<string, string>();
 
   constructor(options: {
@@ -40,11 +45,13 @@ export class SiteWriter {
     readonly site: Site;
     readonly label: string;
     readonly factors: readonly Factor[];
+    readonly packed?: PackedFactors | undefined;
   }) {
     this.writer = options.writer;
     this.tracer = options.tracer;
     this.site = options.site;
     this.#label = options.label;
+    this.#packed = options.packed;
     this.#factors = new Map(options.factors.map((factor) => [factor.slot.role, factor]));
   }
 
@@ -70,7 +77,9 @@ export class SiteWriter {
 
   /** The value that holds a factor, in the block's element type. */
   factor(role: FactorRole): string {
-    return this.#factor(role).value;
+    const { value } = this.#factor(role);
+    if (value === undefined) throw new TypeError(`the factor ${role} is part of the packed ones`);
+    return value;
   }
 
   #factor(role: FactorRole): Factor {
@@ -112,7 +121,32 @@ export class SiteWriter {
     form: ProjectionForm,
     input: string = this.site[name].projection.input,
   ): string {
-    return this.matmul(this.narrow(name, form, input), this.factor(`${name}.b`), { label: `${name}.b` });
+    const narrow = this.narrow(name, form, input);
+    if (this.#packed !== undefined) return this.#packedPart(name, narrow, this.#packed);
+    return this.matmul(narrow, this.factor(`${name}.b`), { label: `${name}.b` });
+  }
+
+  /** The query through its factors, with its bias where that is a factor. */
+  projectQuery(form: ProjectionForm): string {
+    const projected = this.project("query", form);
+    if (!this.has("query.bias") || this.#packed !== undefined) return projected;
+    return this.node("Add", [projected, this.factor("query.bias")], { label: "query.bias" });
+  }
+
+  /** Query, key or value, cut from the product of z with all their factors; the query has its bias already. */
+  #packedPart(name: (typeof PACKED)[number], z: string, { matrix, bias, widths, opset }: PackedFactors): string {
+    const output = (part: string): string => `${part} of ${z}`;
+    return this.once(output(name), () => {
+      const product = this.matmul(z, matrix, { label: "packed" });
+      const biased = bias === undefined ? product : this.node("Add", [product, bias], { label: "packed.bias" });
+      const parts = PACKED.map((part) => this.writer.fresh(`${this.#label}/${part}.b`));
+      const inputs = opset < 13 ? [biased] : [biased, this.writer.integers(widths)];
+      const sizes = opset < 13 ? { split: widths.map(BigInt) } : {};
+      const node = { name: this.writer.fresh(`${this.#label}/packed.split`), attributes: { axis: -1n, ...sizes } };
+      this.writer.put(this.graph, makeNode("Split", inputs, parts, node));
+      PACKED.forEach((part, i) => this.#made.set(output(part), parts[i]!));
+      return parts[PACKED.indexOf(name)]!;
+    });
   }
 
   /** What stands before the factor `b`: z of the shared or of an own first factor, [batch, positions, r1 or r]; else the input. */
