@@ -11,6 +11,9 @@
  * cross there too (at ρ = 16 and G = H between 16 and 18 tokens, for r1 of 128 and of 256), so that is the rule: expand if
  * T·H > G·ρ. A site without a past has all its tokens at hand, and expands.
  *
+ * Absorbed scores are computed as (Z (q̃ C_Kᵀ)ᵀ)ᵀ: matrix products copy their second operand into blocks, and the few rows of
+ * queries are much smaller than the cache.
+ *
  * @module
  */
 import type { BlockForm, CachedName } from "../types.ts";
@@ -36,7 +39,9 @@ export function latentScores(
   const absorb = (): string => {
     const absorbed = at.matmul(query, at.transpose(core, [0, 2, 1], "key.core.across"), { label: "query.absorbed" });
     const rows = at.reshape(absorbed, [0, 1, -1, 0], { label: "query.rows" });
-    const product = at.matmul(rows, at.transpose(all, [0, 1, 3, 2], "latent.across"), { label: "scores.absorbed" });
+    const across = at.transpose(rows, [0, 1, 3, 2], "query.columns");
+    const columns = at.matmul(all, across, { label: "scores.absorbed" });
+    const product = at.transpose(columns, [0, 1, 3, 2], "scores.rows");
     return at.reshape(product, [0, form.keyValueHeads, -1, 0], { label: "scores.groups" });
   };
   return many === undefined
