@@ -8,6 +8,7 @@ import { ahead } from "../../src/compress/ahead.ts";
 import { decomposeLayer } from "../../src/tucker/decompose.ts";
 import { engineFor } from "../../src/tucker/engine.ts";
 import { hooi } from "../../src/tucker/hooi.ts";
+import { WholeTensor } from "../../src/tucker/layer_tensor.ts";
 import type { OpsTensor, TuckerOps } from "../../src/tucker/ops.ts";
 import type { Ranks } from "../../src/tucker/types.ts";
 import { randomArray } from "../../test/tucker/random.ts";
@@ -123,7 +124,7 @@ async function benchDecomposition(given: LayerCase, ranks: Ranks): Promise<TimeM
     const start = performance.now();
     const engine = engineFor(ops, layer.tensor.length);
     const tensor = resident ?? await upload(ops, given, storage);
-    ({ sweeps } = await hooi(engine, tensor, { ranks }));
+    ({ sweeps } = await hooi(engine, new WholeTensor(engine, tensor), { ranks }));
     if (resident === undefined) tensor[Symbol.dispose]();
     return (performance.now() - start) / 1000;
   };
@@ -149,7 +150,7 @@ async function decomposeOnCpu({ model, layer, cpu }: LayerCase, ranks: Ranks): P
   const start = performance.now();
   const engine = engineFor(cpu, layer.tensor.length);
   using tensor = engine.upload(layer.tensor, [model.hidden, 4, model.heads, model.headSize]);
-  await hooi(engine, tensor, { ranks });
+  await hooi(engine, new WholeTensor(engine, tensor), { ranks });
   return (performance.now() - start) / 1000;
 }
 

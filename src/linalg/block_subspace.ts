@@ -14,6 +14,7 @@
  */
 import { invertedCholesky } from "./cholesky.ts";
 import { matmul } from "./matmul.ts";
+import { noise } from "./noise.ts";
 
 /** A symmetric positive semidefinite n×n matrix G, known by its products. */
 export interface SubspaceProblem {
@@ -36,22 +37,28 @@ const SMALLEST_CUT = 1e-5;
 /** Smallest pivot of the filtered block, its columns scaled to norm 1, after which it still is orthonormalised to 1e-7. */
 const SMALLEST_PIVOT = 1e-9;
 
+/** What a filter starts from. */
+export interface FilterStart {
+  /** n × rank, orthonormal columns. */
+  readonly basis: Float64Array;
+  /** G @ basis, where it is known. */
+  readonly image?: Float32Array;
+  /** What the columns are: nearly eigenvectors, as after some filters, bear a filter of higher degree. */
+  readonly columns?: keyof typeof MOST_GROWTH;
+}
+
 /**
  * An orthonormal basis (n × rank) that holds more energy tr(UᵀGU) than the basis given, by one filter of up to four products;
  * undefined where the method can't be trusted: the matrix is zero, of lower rank than wanted, or its directions at the cut are lost in
  * float32 beside the largest.
- *
- * @param basis n × rank with orthonormal columns
- * @param columns what they are: nearly eigenvectors, as after some filters, bear a filter of higher degree
  */
 export async function filteredBasis(
   problem: SubspaceProblem,
-  basis: Float64Array,
-  columns: keyof typeof MOST_GROWTH = "any",
+  { basis, image: known, columns = "any" }: FilterStart,
 ): Promise<Float64Array | undefined> {
   const { n, rank } = problem;
   let before = new Float32Array(basis);
-  const image = await problem.product(before);
+  const image = known ?? await problem.product(before);
   const { least, most } = extremes(before, image, rank);
   if (!(least > SMALLEST_CUT * most)) return undefined;
   const scale = 2 / least;
@@ -64,7 +71,7 @@ export async function filteredBasis(
     [before, current] = [current, before];
   }
   const filtered = await orthonormalBlock(current, n, rank);
-  return filtered === undefined && columns !== "any" ? await filteredBasis(problem, basis) : filtered;
+  return filtered === undefined && columns !== "any" ? await filteredBasis(problem, { basis, image }) : filtered;
 }
 
 /** Smallest and largest diagonal entry of UᵀGU. */
@@ -84,13 +91,9 @@ function extremes(basis: Float32Array, image: Float32Array, rank: number): { lea
  */
 export function startBlock(diagonal: Float64Array, rank: number): Float32Array {
   const n = diagonal.length;
-  const block = new Float32Array(n * rank);
-  const noise = 1 / Math.sqrt(n);
-  let state = 20250115;
-  for (let i = 0; i < block.length; i++) {
-    state = state * 48271 % 2147483647; // the minimal standard generator (Park & Miller 1988)
-    block[i] = noise * (state / 2147483647 - 0.5);
-  }
+  const block = noise(n * rank);
+  const scale = 1 / Math.sqrt(n);
+  for (let i = 0; i < block.length; i++) block[i]! *= scale;
   const order = Array.from({ length: n }, (_, i) => i).sort((a, b) => diagonal[b]! - diagonal[a]!);
   for (let j = 0; j < rank; j++) block[order[j]! * rank + j]! += 1;
   return block;

@@ -4,7 +4,9 @@
  * @module
  */
 export * from "./block_subspace.ts";
+export * from "./dots.ts";
 export * from "./matmul.ts";
+export * from "./noise.ts";
 export * from "./orthonormal.ts";
 export * from "./symmetric_eigen.ts";
 export * from "./transpose.ts";

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type FloatArray, matmul, transposed } from "../linalg/mod.ts";
+import { addDots, type FloatArray, matmul, transposed } from "../linalg/mod.ts";
 import { release } from "../release.ts";
 import type { OpsTensor, TuckerOps } from "./ops.ts";
 
@@ -187,50 +187,12 @@ interface ModeSizes {
 }
 
 /** Gram matrix of few rows: dot products in float64. */
-function smallGram(data: FloatArray, sizes: ModeSizes): Float64Array {
-  const { outer, length, inner } = sizes;
-  if (length === 4) return gramOfFour(data, sizes);
+function smallGram(data: FloatArray, { outer, length, inner }: ModeSizes): Float64Array {
   const gram = new Float64Array(length * length);
   for (let o = 0; o < outer; o++) {
-    for (let j = 0; j < length; j++) {
-      const rowJ = (o * length + j) * inner;
-      for (let k = j; k < length; k++) {
-        const rowK = (o * length + k) * inner;
-        let even = 0, odd = 0; // two sums: the additions overlap
-        let i = 1;
-        for (; i < inner; i += 2) {
-          even += data[rowJ + i - 1]! * data[rowK + i - 1]!;
-          odd += data[rowJ + i]! * data[rowK + i]!;
-        }
-        if (i === inner) even += data[rowJ + i - 1]! * data[rowK + i - 1]!;
-        gram[j * length + k]! += even + odd;
-      }
-    }
-  }
-  for (let j = 0; j < length; j++) for (let k = 0; k < j; k++) gram[j * length + k] = gram[k * length + j]!;
-  return gram;
-}
-
-/** The same for the stack mode: all ten dot products in one pass, since the data of a large layer come from memory. */
-function gramOfFour(data: FloatArray, { outer, inner }: ModeSizes): Float64Array {
-  const gram = new Float64Array(16);
-  for (let o = 0; o < outer; o++) {
-    const row = 4 * o * inner;
-    let [aa, ab, ac, ad, bb, bc, bd, cc, cd, dd] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    for (let i = row; i < row + inner; i++) {
-      const a = data[i]!, b = data[i + inner]!, c = data[i + 2 * inner]!, d = data[i + 3 * inner]!;
-      aa += a * a;
-      ab += a * b;
-      ac += a * c;
-      ad += a * d;
-      bb += b * b;
-      bc += b * c;
-      bd += b * d;
-      cc += c * c;
-      cd += c * d;
-      dd += d * d;
-    }
-    [aa, ab, ac, ad, ab, bb, bc, bd, ac, bc, cc, cd, ad, bd, cd, dd].forEach((sum, index) => gram[index]! += sum);
+    const start = o * length * inner;
+    const row = (j: number): FloatArray => data.subarray(start + j * inner, start + (j + 1) * inner);
+    addDots(gram, Array.from({ length }, (_, j) => row(j)));
   }
   return gram;
 }

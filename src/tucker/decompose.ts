@@ -5,11 +5,13 @@
  */
 import { type AttentionWeights, MATRICES, type MatrixName } from "../attention/types.ts";
 import { TuckerdError } from "../errors.ts";
-import { engineFor } from "./engine.ts";
-import { hooi, type HooiResult } from "./hooi.ts";
+import { engineFor, type TensorEngine } from "./engine.ts";
+import { hooi, type HooiResult, needsWhole } from "./hooi.ts";
+import { type LayerTensor, WholeTensor } from "./layer_tensor.ts";
 import { laserRank, truncatedSvd } from "./low_rank.ts";
 import { commonFactor, normalisation, scaledNumbers } from "./normalise.ts";
 import type { TuckerOps } from "./ops.ts";
+import { projectedErrors } from "./projected_errors.ts";
 import { checkRanks } from "./ranks.ts";
 import { reconstructionErrors } from "./reconstruct.ts";
 import { checkWeights, type LayerPlace, matrixNorms, tensorise } from "./tensorise.ts";
@@ -22,6 +24,7 @@ import type {
   Ranks,
   Tucker3Factors,
 } from "./types.ts";
+import { WeightTensor } from "./weight_tensor.ts";
 
 /** What one layer gets. */
 export interface DecomposeOptions {
@@ -37,13 +40,13 @@ export interface DecomposeOptions {
   readonly matrices?: readonly MatrixName[] | undefined;
   /** Scale Q, K, V and O to equal norm before the decomposition (4-D modes), and back after it. */
   readonly balance: boolean;
-  /** Largest number of HOOI sweeps, and the change of the relative error at which they stop; defaults in `hooi.ts`. */
+  /** Largest number of HOOI sweeps, and the change of the relative error that may be left; defaults in `hooi.ts` and `engine.ts`. */
   readonly sweeps?: number | undefined;
   readonly tolerance?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   /**
    * Called when a 4-D decomposition has copied the weights and won't look at them again until it measures its errors: a caller that
-   * can read them again may give their memory back.
+   * can read them again may give their memory back. Large layers on the CPU aren't copied.
    */
   readonly onCopied?: (() => void) | undefined;
   /** Called when the tensor of a Tucker mode is where it is computed with; its copy on the host isn't needed any more. */
@@ -53,7 +56,12 @@ export interface DecomposeOptions {
 }
 
 type Norms = Readonly<Record<MatrixName, number>>;
-type Computed = Pick<LayerDecomposition, "factors" | "sweeps" | "converged">;
+type KnownErrors = Partial<Record<MatrixName, number>>;
+
+interface Computed extends Pick<LayerDecomposition, "factors" | "sweeps" | "converged"> {
+  /** Errors that came with the factors. */
+  readonly known: KnownErrors;
+}
 
 /**
  * Decomposes a layer.
@@ -71,8 +79,9 @@ export async function decomposeLayer(
   checkWeights(weights, layout, where);
   const norms = matrixNorms(weights, where);
   const computed = await compute(weights, { ...options, norms }, ops);
-  const errors = await reconstructionErrors(computed.factors, weights, { norms, layout });
-  return { ...computed, ...errors, seconds: (performance.now() - start) / 1000 };
+  const { known, ...decomposed } = computed;
+  const errors = await reconstructionErrors(computed.factors, weights, { norms, layout, known });
+  return { ...decomposed, ...errors, seconds: (performance.now() - start) / 1000 };
 }
 
 type ComputeOptions = DecomposeOptions & { readonly norms: Norms };
@@ -85,9 +94,9 @@ async function compute(weights: AttentionWeights, options: ComputeOptions, ops: 
     case "3d-tucker":
       return await tucker3(weights, options, ops);
     case "laser":
-      return { factors: await laser(weights, options, ops), sweeps: 0, converged: true };
+      return { factors: await laser(weights, options, ops), sweeps: 0, converged: true, known: {} };
     case "none":
-      return { factors: { kind: "low-rank", matrices: {} }, sweeps: 0, converged: true };
+      return { factors: { kind: "low-rank", matrices: {} }, sweeps: 0, converged: true, known: {} };
   }
 }
 
@@ -109,12 +118,14 @@ async function tucker4(weights: AttentionWeights, options: ComputeOptions, ops: 
     },
     sweeps: result.sweeps,
     converged: result.converged,
+    known: result.known,
   };
 }
 
 async function tucker3(weights: AttentionWeights, options: ComputeOptions, ops: TuckerOps): Promise<Computed> {
   const [r1, r2] = requiredRanks(weights, options);
   const matrices: Partial<Record<MatrixName, Tucker3Factors>> = {};
+  const known: KnownErrors = {};
   let sweeps = 0;
   let converged = true;
   for (const name of options.matrices ?? MATRICES) {
@@ -127,10 +138,11 @@ async function tucker3(weights: AttentionWeights, options: ComputeOptions, ops: 
       u2: new Float32Array(result.u2),
       core: scaledNumbers(result.core, norm),
     };
+    Object.assign(known, result.known);
     sweeps = Math.max(sweeps, result.sweeps);
     converged &&= result.converged;
   }
-  return { factors: { kind: "tucker3", matrices }, sweeps, converged };
+  return { factors: { kind: "tucker3", matrices }, sweeps, converged, known };
 }
 
 async function laser(weights: AttentionWeights, options: ComputeOptions, ops: TuckerOps): Promise<LayerFactors> {
@@ -173,13 +185,34 @@ async function partialTucker(
   weights: AttentionWeights,
   options: PartialTuckerOptions,
   ops: TuckerOps,
-): Promise<HooiResult> {
+): Promise<HooiResult & { readonly known: KnownErrors }> {
+  const { ranks, matrices, factors, norms } = options;
   const { hiddenSize, heads, headSize } = weights;
-  const shape = [hiddenSize, options.matrices.length, heads, headSize];
-  const engine = engineFor(ops, hiddenSize * options.matrices.length * heads * headSize);
+  const shape = [hiddenSize, matrices.length, heads, headSize] as const;
+  const engine = engineFor(ops, shape.reduce((product, size) => product * size));
+  const result = await decomposed({ engine, weights, shape }, options, ops);
+  if (!engine.large) return { ...result, known: {} };
+  const stack = matrices.map((name, slot) => ({ name, norm: norms[name] * factors[slot]! }));
+  return { ...result, known: projectedErrors({ result, ranks, matrices: stack }) };
+}
+
+interface StackedWeights {
+  readonly engine: TensorEngine;
+  readonly weights: AttentionWeights;
+  readonly shape: LayerTensor["shape"];
+}
+
+async function decomposed(
+  { engine, weights, shape }: StackedWeights,
+  options: PartialTuckerOptions,
+  ops: TuckerOps,
+): Promise<HooiResult> {
+  if (ops.backend === "cpu" && engine.large && !needsWhole(shape, options)) {
+    return await hooi(engine, new WeightTensor(ops, weights, options), options);
+  }
   const unit = commonFactor(options.factors);
   using tensor = await engine.uploadWeights(tensorise(weights, options, engine.Array), shape, unit);
   if (options.matrices.length === MATRICES.length) options.onCopied?.();
   options.onUploaded?.();
-  return await hooi(engine, tensor, options);
+  return await hooi(engine, new WholeTensor(engine, tensor), options);
 }

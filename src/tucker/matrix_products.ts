@@ -21,13 +21,19 @@ export interface MatrixProduct {
 /** Head count and head size of the block that the factors belong to. */
 export type HeadSizes = Pick<AttentionWeights, "heads" | "headSize">;
 
+/** Which matrices, in which layout. */
+export interface ProductChoice {
+  readonly layout: Layout;
+  readonly names?: readonly MatrixName[];
+}
+
 /** The product of each matrix that the factors stand for, computed one at a time. */
 export async function* matrixProducts(
   factors: LayerFactors,
   sizes: HeadSizes,
-  layout: Layout,
+  { layout, names = MATRICES }: ProductChoice,
 ): AsyncGenerator<[MatrixName, MatrixProduct]> {
-  for (const name of MATRICES) {
+  for (const name of names) {
     const transposed = isTransposed(name, layout);
     if (factors.kind === "tucker4") {
       const { u1, ranks: [rank] } = factors.factors;

@@ -21,7 +21,7 @@ export async function reconstruct(
   layout: Layout = "heads",
 ): Promise<AttentionWeights> {
   const result = { ...weights };
-  for await (const [name, product] of matrixProducts(factors, weights, layout)) {
+  for await (const [name, product] of matrixProducts(factors, weights, { layout })) {
     const dense = new Float32Array(weights[name].length);
     for await (const block of productBlocks(product)) {
       storeBlock(product, block, dense);
@@ -39,19 +39,28 @@ export interface ReconstructionErrors {
   readonly matrixErrors: MatrixErrors;
 }
 
+/** What the errors of a layer are measured from, besides its weights. */
+export interface ErrorSources {
+  /** Frobenius norms of the weights. */
+  readonly norms: Readonly<Record<MatrixName, number>>;
+  readonly layout: Layout;
+  /** ‖W − Ŵ‖ / ‖W‖ of matrices where it is known (`projectedErrors`): they aren't looked at again. */
+  readonly known?: Partial<Record<MatrixName, number>>;
+}
+
 /**
  * Measures ‖W − Ŵ‖ / ‖W‖ entry by entry with float64 differences, so that nothing cancels; 0 for a matrix of zeros given back as zeros.
  * Ŵ itself is rounded to float32 in large layers, unless the error is so small that this could show.
- *
- * @param norms Frobenius norms of the weights
  */
 export async function reconstructionErrors(
   factors: LayerFactors,
   weights: AttentionWeights,
-  { norms, layout }: { readonly norms: Readonly<Record<MatrixName, number>>; readonly layout: Layout },
+  { norms, layout, known = {} }: ErrorSources,
 ): Promise<ReconstructionErrors> {
   const residuals: Record<MatrixName, number> = { query: 0, key: 0, value: 0, output: 0 };
-  for await (const [name, product] of matrixProducts(factors, weights, layout)) {
+  for (const name of MATRICES) residuals[name] = (known[name] ?? 0) * norms[name];
+  const names = MATRICES.filter((name) => known[name] === undefined);
+  for await (const [name, product] of matrixProducts(factors, weights, { layout, names })) {
     const original = weights[name]; // once: it may be read when it is asked for
     const rounded = original.length > FLOAT64_LIMIT ? await residualOf(inFloat32(product), original) : 0;
     residuals[name] = rounded > SHOWS_ROUNDING * norms[name] ? rounded : await residualOf(product, original);

@@ -16,6 +16,7 @@ import {
   orthonormalColumns,
   startBlock,
   symmetricEigen,
+  transposed,
 } from "../linalg/mod.ts";
 import type { TensorEngine } from "./engine.ts";
 import type { OpsTensor } from "./ops.ts";
@@ -88,23 +89,26 @@ export function canImprove(engine: TensorEngine, tensor: OpsTensor, rank: number
   return engine.large && n >= BLOCK_SIZE && rank <= BLOCK_SHARE * n;
 }
 
+/** The factor of the sweep before. */
+export interface FactorBefore {
+  /** length × rank, orthonormal columns. */
+  readonly factor: Float64Array;
+  /** The tensor projected by it in the first mode. */
+  readonly image: OpsTensor;
+}
+
 /**
  * A factor (length × rank, orthonormal columns) of the first mode that keeps more energy than the one of the sweep before, or, where
  * there is none, nearly as much as the leading one. Where the iteration can't be trusted (see `filteredBasis`), the leading one.
- *
- * @param options.before length × rank, orthonormal columns
  */
 export async function improvedFactor(
   engine: TensorEngine,
   tensor: OpsTensor,
-  { rank, before }: { readonly rank: number; readonly before: Float64Array | undefined },
+  { rank, before }: { readonly rank: number; readonly before?: FactorBefore },
 ): Promise<Float64Array> {
   const [length, behind] = [tensor.shape[0]!, sizeBehind(tensor, 0)];
   const problem = new ModeProblem(engine, engine.reshape(tensor, [length, behind]), rank);
-  let basis = before === undefined ? await problem.start() : await problem.restart(before);
-  const filters = before === undefined ? START_FILTERS : 1;
-  const columns = before === undefined ? "any" : "eigenvectors";
-  for (let i = 0; i < filters && basis !== undefined; i++) basis = await filteredBasis(problem, basis, columns);
+  const basis = before === undefined ? await problem.fromNothing() : await problem.from(before);
   if (basis === undefined) return (await leadingFactor(engine, tensor, { mode: 0, rank })).matrix;
   if (problem.left) return basis;
   return await leftVectors(engine, problem.matrix, { vectors: basis, rank });
@@ -112,8 +116,6 @@ export async function improvedFactor(
 
 /** Filters from a cold start. */
 const START_FILTERS = 2;
-/** Products of a filter, which the choice between Gram matrix and tensor assumes. */
-const PRODUCTS = 2;
 
 /** The eigenproblem of A Aᵀ or AᵀA for an m×n matrix A, whichever is smaller. */
 class ModeProblem {
@@ -128,27 +130,35 @@ class ModeProblem {
     this.left = m <= n;
   }
 
-  /** A first basis; undefined where its columns are dependent. */
-  async start(): Promise<Float64Array | undefined> {
-    const gram = await this.#computeGram();
-    const diagonal = Float64Array.from({ length: this.n }, (_, i) => gram[i * (this.n + 1)]!);
-    return await orthonormalBlock(await this.product(startBlock(diagonal, this.rank)), this.n, this.rank);
-  }
-
-  /** The basis on this problem's side that belongs to left vectors (m × rank). */
-  async restart(vectors: Float64Array): Promise<Float64Array | undefined> {
-    const m = this.matrix.shape[0]!;
+  /** A basis found without one to start from; undefined where that can't be trusted. */
+  async fromNothing(): Promise<Float64Array | undefined> {
     const { n, rank } = this;
-    // multiplications of both ways: through the Gram matrix, or through A twice
-    const other = this.matrix.shape[this.left ? 1 : 0]!;
-    if (other * n * n + PRODUCTS * n * n * rank < 2 * PRODUCTS * other * n * rank) await this.#computeGram();
-    if (this.left) return vectors;
-    using left = this.engine.upload(vectors, [m, rank]);
-    using right = this.engine.matmul(this.matrix, left, { transposeA: true });
-    return await orthonormalBlock(await this.engine.download(right), n, rank);
+    this.#gram = new Float32Array(await this.engine.gram(this.matrix, this.left ? 0 : 1));
+    const diagonal = Float64Array.from({ length: n }, (_, i) => this.#gram![i * (n + 1)]!);
+    let basis = await orthonormalBlock(await this.product(startBlock(diagonal, rank)), n, rank);
+    for (let i = 0; i < START_FILTERS && basis !== undefined; i++) basis = await filteredBasis(this, { basis });
+    return basis;
   }
 
-  /** The Gram matrix times a block (n × rank), in float32. */
+  /** A better basis than the one before; undefined where that can't be trusted. */
+  async from({ factor, image }: FactorBefore): Promise<Float64Array | undefined> {
+    const { engine, n, rank } = this;
+    const before = engine.reshape(image, [rank, this.matrix.shape[1]!]); // UᵀA
+    const columns = "eigenvectors";
+    if (this.left) {
+      using product = engine.matmul(this.matrix, before, { transposeB: true });
+      return await filteredBasis(this, {
+        basis: factor,
+        columns,
+        image: new Float32Array(await engine.download(product)),
+      });
+    }
+    const right = transposed(await engine.download(before), rank, n);
+    const basis = await orthonormalBlock(right, n, rank);
+    return basis && await filteredBasis(this, { basis, columns });
+  }
+
+  /** G = A Aᵀ or AᵀA times a block (n × rank), in float32. */
   async product(block: Float32Array): Promise<Float32Array> {
     const { n, rank } = this;
     if (this.#gram !== undefined) return await matmul(this.#gram, block, { m: n, k: n, n: rank });
@@ -156,10 +166,6 @@ class ModeProblem {
     using once = this.engine.matmul(this.matrix, given, { transposeA: this.left });
     using twice = this.engine.matmul(this.matrix, once, { transposeA: !this.left });
     return new Float32Array(await this.engine.download(twice));
-  }
-
-  async #computeGram(): Promise<Float32Array> {
-    return this.#gram = new Float32Array(await this.engine.gram(this.matrix, this.left ? 0 : 1));
   }
 }
 

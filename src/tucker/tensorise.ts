@@ -107,8 +107,12 @@ export function tensorise<T extends FloatArray>(
   const tensor = new Type(hiddenSize * matrices.length * width);
   for (const [slot, name] of matrices.entries()) {
     const place = { start: slot * width, stride: matrices.length * width, factor: factors[slot]! };
-    const copy = isTransposed(name, layout) ? copyTransposed : copyRows;
-    copy(weights[name], tensor, { ...place, rows: hiddenSize, width });
+    placeMatrix(weights[name], tensor, {
+      ...place,
+      rows: hiddenSize,
+      width,
+      transposed: isTransposed(name, layout),
+    });
   }
   return tensor;
 }
@@ -118,16 +122,28 @@ export function isTransposed(name: MatrixName, layout: Layout): boolean {
   return (name === "output") !== (layout === "reference");
 }
 
-interface CopyPlace {
+/** Where the rows of a matrix go in a tensor. */
+export interface MatrixPlacing {
   readonly rows: number;
   readonly width: number;
   /** Where the first row begins in the tensor, and how far its rows are apart. */
   readonly start: number;
   readonly stride: number;
+  /** What every number is multiplied by. */
   readonly factor: number;
+  /** The matrix is stored width × rows. */
+  readonly transposed: boolean;
 }
 
-function copyRows(source: FloatArray, target: FloatArray, { rows, width, start, stride, factor }: CopyPlace): void {
+/** Copies a matrix into a tensor, row by row. */
+export function placeMatrix(source: FloatArray, target: FloatArray, placing: MatrixPlacing): void {
+  if (placing.transposed) copyTransposed(source, target, placing);
+  else copyRows(source, target, placing);
+}
+
+type Rows = Omit<MatrixPlacing, "transposed">;
+
+function copyRows(source: FloatArray, target: FloatArray, { rows, width, start, stride, factor }: Rows): void {
   for (let row = 0; row < rows; row++) {
     const from = row * width;
     const to = start + row * stride;
@@ -138,8 +154,8 @@ function copyRows(source: FloatArray, target: FloatArray, { rows, width, start, 
 /** Side of the blocks in which a transposition runs, so that both sides stay in the cache. */
 const BLOCK = 32;
 
-function copyTransposed(source: FloatArray, target: FloatArray, place: CopyPlace): void {
-  const { rows, width, start, stride, factor } = place;
+function copyTransposed(source: FloatArray, target: FloatArray, placing: Rows): void {
+  const { rows, width, start, stride, factor } = placing;
   for (let rowStart = 0; rowStart < rows; rowStart += BLOCK) {
     const rowEnd = Math.min(rows, rowStart + BLOCK);
     for (let columnStart = 0; columnStart < width; columnStart += BLOCK) {

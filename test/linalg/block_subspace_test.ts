@@ -43,7 +43,7 @@ async function iterate(values: Float64Array, filters: number): Promise<Outcome> 
     const image = await matmul(gram, basis, { m: N, k: N, n: RANK });
     shares.push(basis.reduce((sum, value, index) => sum + value * image[index]!, 0) / best);
     if (filter === filters) break;
-    basis = await filteredBasis(problem, basis, filter < 2 ? "any" : "eigenvectors");
+    basis = await filteredBasis(problem, { basis, columns: filter < 2 ? "any" : "eigenvectors" });
   }
   return { shares, basis };
 }

@@ -77,36 +77,39 @@ Deno.test("a decomposition disposes every tensor that it makes", async () => {
   assertEquals(counting.alive.size, 0, "hosvd");
 });
 
-Deno.test("a 4-D decomposition tells when it has copied the weights, and takes them again for its errors", async () => {
-  using ops = await createCpuOps();
+Deno.test("a 4-D decomposition tells when it has copied the weights, and takes them again only for small errors", async () => {
+  using cpu = await createCpuOps();
+  const ops: TuckerOps = { ...new CountingOps(cpu).ops, backend: "webgpu" }; // on the CPU the weights aren't copied
   const weights = randomWeights(SIZES, 6);
-  const expected = await decomposeLayer(weights, options({ ranks: [20, 9, 2], sweeps: 2 }), ops);
-  let copies = 0;
-  const reads: string[] = [];
-  const watched = {
-    ...SIZES,
-    get query() {
-      return read("query");
-    },
-    get key() {
-      return read("key");
-    },
-    get value() {
-      return read("value");
-    },
-    get output() {
-      return read("output");
-    },
-  };
-  const read = (name: typeof MATRICES[number]): Float32Array => {
-    if (copies > 0) reads.push(name);
-    return weights[name].slice();
-  };
-  const onCopied = (): void => {
-    copies++;
-  };
-  const actual = await decomposeLayer(watched, options({ ranks: [20, 9, 2], sweeps: 2, onCopied }), ops);
-  assertEquals(copies, 1);
-  assertEquals(reads, [...MATRICES]);
-  assertEquals(actual.relativeError, expected.relativeError);
+  for (const [ranks, again] of [[[20, 9, 2], []], [[136, 32, 4], MATRICES]] as const) {
+    const expected = await decomposeLayer(weights, options({ ranks, sweeps: 2 }), ops);
+    let copies = 0;
+    const reads: string[] = [];
+    const read = (name: typeof MATRICES[number]): Float32Array => {
+      if (copies > 0) reads.push(name);
+      return weights[name].slice();
+    };
+    const watched = {
+      ...SIZES,
+      get query() {
+        return read("query");
+      },
+      get key() {
+        return read("key");
+      },
+      get value() {
+        return read("value");
+      },
+      get output() {
+        return read("output");
+      },
+    };
+    const onCopied = (): void => {
+      copies++;
+    };
+    const actual = await decomposeLayer(watched, options({ ranks, sweeps: 2, onCopied }), ops);
+    assertEquals(copies, 1);
+    assertEquals(reads, [...again], `${ranks}: error ${actual.relativeError}`);
+    assertEquals(actual.relativeError, expected.relativeError);
+  }
 });
