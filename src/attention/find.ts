@@ -14,6 +14,8 @@ import { contestedSites } from "./contested.ts";
 import { findAtAttention, findAtOperator } from "./families/fused.ts";
 import { findAtSoftmax } from "./families/softmax.ts";
 import { type Fillers, joinReader } from "./cache_reader.ts";
+import { lower } from "./lower/lower.ts";
+import { type Lowering, originalOperator } from "./lower/restore.ts";
 import type { Site, Verdict } from "./site.ts";
 import { type Projection, storedName } from "./trace/projection.ts";
 import { probeRuns } from "./trace/evaluate.ts";
@@ -39,7 +41,10 @@ export interface LocatedBlock extends AttentionBlock {
 
 /** Everything known about a model's attention: the public findings, and where they are in the graph. */
 export interface Analysis {
+  /** The model's graph in plain operators. */
   readonly graph: Graph;
+  /** What was something else in the file. */
+  readonly lowerings: readonly Lowering[];
   readonly tracer: Tracer;
   readonly blocks: readonly LocatedBlock[];
   readonly skipped: readonly SkippedAttention[];
@@ -97,7 +102,7 @@ export function locatedBlock(analysis: Analysis, layer: number): LocatedBlock {
 function analyseOnce(model: OnnxModel): Analysis {
   const { graph: proto } = model.proto;
   if (proto === undefined) throw new TuckerdError("bad-model", `${model.path} has no graph`);
-  const graph = new Graph(proto);
+  const { graph, lowerings } = lower(new Graph(proto), model.folder);
   const tracer = new Tracer(probeRuns(graph, model.folder), model.folder);
   const judged = judgeAll(tracer, graph);
   const fillers = fillersOf(model, { tracer, judged });
@@ -134,27 +139,32 @@ function analyseOnce(model: OnnxModel): Analysis {
     else for (const { anchor } of places) left.set(anchor, reason);
   }
   tracer.forgetAll();
-  const anchors = judged.map(([anchor]) => anchor);
-  const skipped = anchors.flatMap((anchor) => left.has(anchor) ? skip(anchor, left.get(anchor)!) : []);
-  return { graph, tracer, blocks, skipped, operators: anchors.map((anchor) => operatorAt(anchor, blocks, left)) };
+  const operators = judged.map(([anchor]): AttentionOperator => ({
+    node: nodeName(anchor),
+    operator: originalOperator(lowerings, anchor),
+    ...verdictOn(anchor, blocks, left),
+  }));
+  const skipped = operators.flatMap(({ node, operator, verdict, reason }) =>
+    verdict === "left" ? { node, operator, reason: reason! } : []
+  );
+  return { graph, lowerings, tracer, blocks, skipped, operators };
 }
 
 /** What became of one anchor. */
-function operatorAt(
+function verdictOn(
   anchor: NodeProto,
   blocks: readonly LocatedBlock[],
   left: ReadonlyMap<NodeProto, string>,
-): AttentionOperator {
-  const named = { node: nodeName(anchor), operator: operatorOf(anchor) };
+): Pick<AttentionOperator, "verdict" | "layer" | "reason"> {
   const block = blocks.find(({ sites }) => sites.some((site) => site.anchor === anchor));
-  if (block === undefined) return { ...named, verdict: "left", reason: left.get(anchor)! };
+  if (block === undefined) return { verdict: "left", reason: left.get(anchor)! };
   const { queryKeyExpandedBecause, valueOutputExpandedBecause } = block;
   const reasons = [
     ...queryKeyExpandedBecause === undefined ? [] : [`queries and keys run at full size: ${queryKeyExpandedBecause}`],
     ...valueOutputExpandedBecause === undefined ? [] : [`values run at full size: ${valueOutputExpandedBecause}`],
   ];
   const reason = reasons.length === 0 ? {} : { reason: reasons.join("; ") };
-  return { ...named, verdict: "found", layer: block.layer, ...reason };
+  return { verdict: "found", layer: block.layer, ...reason };
 }
 
 /** The verdict on every anchor, in execution order. */
@@ -182,10 +192,6 @@ function fillersOf(
   }
   const { tracer, blocks } = analyse(firstCall);
   return { tracer, sites: blocks.flatMap(({ sites }) => sites), elsewhere: true };
-}
-
-function skip(anchor: NodeProto, reason: string): SkippedAttention {
-  return { node: nodeName(anchor), operator: operatorOf(anchor), reason };
 }
 
 /** The projections that read each stored matrix. */

@@ -27,7 +27,9 @@ const cannotStack = /^query, key and value read rows of 16, 16, 20 numbers and t
 const convolved = /^the query can't be followed: it comes from Conv \(.*\) instead of a projection$/;
 const axis = /^it runs over axis 1 of \[\d+,3,1\], attention's runs over the last$/;
 const mixed = /^the output projection has 16 rows for 2 heads of 4$/;
-const einsum = /^no product of two projections leads to it: it comes from Einsum \(/;
+const positionsFirst = /^the rows of its input .* aren't in the order \[batch, positions\]$/;
+const outputPositionsFirst = /^the output's rows aren't in the order \[batch, positions\]$/;
+const inBlocks = /^the query can't be followed: it comes from Pad \(.*\) instead of a projection$/;
 
 const EXPECTED: Readonly<Record<string, Expected>> = {
   deberta: { queryKey: positionsToo },
@@ -40,17 +42,18 @@ const EXPECTED: Readonly<Record<string, Expected>> = {
   swinv2: { queryKey: /^query: Div \(.*\) changes it$/ },
   "sam-vision": { queryKey: /not \[batch, positions, hidden\]$/, valueOutput: /not \[batch, positions, hidden\]$/ },
   wavlm: {
-    queryKey: /^the rows of its input .* aren't in the order \[batch, positions\]$/,
-    valueOutput: /^the output's rows aren't in the order \[batch, positions\]$/,
+    queryKey: positionsFirst,
+    valueOutput: outputPositionsFirst,
   },
   mobilebert: { left: [cannotStack, cannotStack] },
   squeezebert: { left: [convolved, convolved] },
   convbert: { left: [axis, mixed, axis, mixed] },
-  xlnet: { left: [einsum, einsum] },
+  xlnet: { queryKey: positionsFirst, valueOutput: outputPositionsFirst },
+  funnel: { queryKey: /^Einsum \(.*\) reads .* too$/ },
 };
 
 /** What is left in one file of an encoder-decoder. */
-const LEFT: Readonly<Record<string, readonly RegExp[]>> = { "longt5/encoder_model.onnx": [einsum] };
+const LEFT: Readonly<Record<string, readonly RegExp[]>> = { "longt5/encoder_model.onnx": [inBlocks] };
 
 function checkReasons({ blocks }: OpenedArchitecture, { queryKey, valueOutput }: Expected): void {
   for (const block of blocks) {

@@ -6,15 +6,17 @@ import { assert, assertEquals, assertThrows } from "@std/assert/mod.js";
 import {
   extractFeedForward,
   type FeedForwardForm,
+  type FeedForwardSlot,
   findFeedForward,
   rewriteFeedForward,
 } from "../../src/attention/feed_forward/mod.ts";
-import { findAttention } from "../../src/attention/mod.ts";
+import { extractWeights, findAttention, rewriteDense } from "../../src/attention/mod.ts";
 import { withFields } from "../../src/onnx/codec.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import type { NodeProto } from "../../src/onnx/node.ts";
 import { assertNear, largestValue } from "../support/close.ts";
-import { oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
+import { Architecture } from "../support/encoders.ts";
+import { nestedNumbers, oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
 import { TestSession } from "../support/session.ts";
 
 /** d, m and the number of networks by config.json; gated networks have a third matrix. */
@@ -110,6 +112,48 @@ for (const [name, { m }] of Object.entries(NETWORKS)) {
     });
   }
 }
+
+Deno.test("networks written as Einsum become two matrices beside rewritten attention, the others stay as they are", async () => {
+  const architecture = new Architecture("einsum");
+  const opened = await architecture.open("torchscript-17-eager");
+  const { model, blocks } = opened;
+  const found = findFeedForward(model);
+  assertEquals(
+    found.map(({ layer, matrices }) => [layer, matrices]),
+    [0, 1].map((layer) => [layer, [
+      { name: "fc_in", rows: 16, columns: 24 },
+      { name: "fc_out", rows: 24, columns: 16 },
+    ]]),
+  );
+  const forms = (["fc_in", "fc_out"] as const).map((matrix): FeedForwardForm => ({
+    layer: 0,
+    index: 0,
+    matrix,
+    form: "pair",
+  }));
+  const source = {
+    factors: "initializers",
+    tensors: ({ part, ...place }: FeedForwardSlot) => {
+      const { data } = extractFeedForward(model, place);
+      const columns = place.matrix === "fc_in" ? 24 : 16;
+      return part === "b"
+        ? { shape: [columns, columns], data: identity(columns) }
+        : { shape: [data.length / columns, columns], data };
+    },
+  } as const;
+  const attention = rewriteDense(model, new Map([[1, extractWeights(model, blocks[1]!).weights]]));
+  for (const [target, left] of [[model, 12], [attention, 8]] as const) {
+    const rewritten = rewriteFeedForward(model, target, { forms, source }).model;
+    const nodes = rewritten.proto.graph!.node;
+    assertEquals(nodes.filter(({ opType }) => opType === "Einsum").length, left);
+    assertEquals(nodes.filter(({ name }) => name.startsWith("tuckerd/")).length, 4);
+    await using session = await TestSession.load(rewritten);
+    for (const { name, inputs, outputs } of architecture.reference.cases) {
+      const { last_hidden_state: actual } = await session.run(inputs);
+      assertNear(actual!.data, nestedNumbers(outputs["last_hidden_state"]!), { atol: 1e-4, rtol: 0, what: name });
+    }
+  }
+});
 
 Deno.test("the gate is fc_in and its partner fc_up, as the exporter's names say", async () => {
   for (const { path, file } of oracleExports("llama")) {

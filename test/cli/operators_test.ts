@@ -26,7 +26,6 @@ const LEFT: Readonly<Record<string, RegExp>> = {
   "mobilebert/torchscript-17-sdpa/model.onnx": /they don't stack into one tensor/,
   "squeezebert/dynamo-18-eager/model.onnx": /it comes from Conv/,
   "convbert/torchscript-17-eager/model.onnx": /16 rows for 2 heads of 4/,
-  "xlnet/torchscript-17-eager/model.onnx": /it comes from Einsum/,
 };
 
 for (const [file, reason] of Object.entries(LEFT)) {

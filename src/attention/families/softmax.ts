@@ -82,6 +82,7 @@ function findScores(tracer: Tracer, graph: Graph, start: string): Scores | strin
     { name: start, notAdditive: undefined, depth: 0 },
   ];
   const seen = new Set<string>();
+  const found: Scores[] = [];
   let reason: string | undefined;
   let projected: NodeProto | undefined;
   let other: NodeProto | undefined;
@@ -95,9 +96,9 @@ function findScores(tracer: Tracer, graph: Graph, start: string): Scores | strin
       continue;
     }
     if (node.opType === "MatMul" || node.opType === "FusedMatMul") {
-      const found = readScores(tracer, graph, node);
-      if (typeof found !== "string") return { ...found, notAdditive };
-      reason = found;
+      const read = readScores(tracer, graph, node);
+      if (typeof read === "string") reason = read;
+      else found.push({ ...read, notAdditive });
       continue;
     }
     if (!isMovement(node) && !isElementwise(node)) {
@@ -110,6 +111,11 @@ function findScores(tracer: Tracer, graph: Graph, start: string): Scores | strin
       pending.push({ name: node.input[i]!, notAdditive: notAdditive ?? bend, depth: depth + 1 });
     }
   }
+  // Beside the tokens' keys, queries may meet projected positions: those come from another stream than they do.
+  const scores =
+    found.find(({ query, key }) => "projection" in key && key.projection.stream === query.projection.stream) ??
+      found[0];
+  if (scores !== undefined) return scores;
   if (reason !== undefined) return reason;
   if (projected === undefined) {
     const from = other === undefined ? "" : `: it comes from ${operatorOf(other)} (${nodeName(other)})`;

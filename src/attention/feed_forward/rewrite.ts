@@ -12,6 +12,7 @@ import type { OnnxModel } from "../../onnx/model.ts";
 import type { NodeProto } from "../../onnx/node.ts";
 import { DataType, floatTensor } from "../../onnx/tensor.ts";
 import { tensorInfo } from "../../onnx/value_info.ts";
+import { analyse, type Analysis } from "../find.ts";
 import { ModelWriter } from "../rewrite/writer.ts";
 import type { Projection } from "../trace/projection.ts";
 import { locatedMatrix } from "./find.ts";
@@ -49,12 +50,13 @@ export function rewriteFeedForward(
   const writer = new ModelWriter({ graph });
   const scopes = new Map<NodeProto, Graph>();
   for (const scope of graph.all()) for (const node of scope.proto.node) scopes.set(node, scope);
+  const analysis = analyse(original);
   const slots = forms.flatMap((form) => {
     const { sites } = locatedMatrix(original, form);
     const own = slotsOf(form, sites[0]).map((slot) => ({ ...slot, name: writer.fresh(slot.name) }));
     const values = own.map((slot) => addTensor(writer, slot, { source, graph, type: sites[0].elementType }));
     for (const site of sites) {
-      const scope = scopes.get(site.node);
+      const scope = scopes.get(site.node) ?? putLowered(writer, scopes, { analysis, product: site.node });
       if (scope === undefined) {
         throw new RangeError(`the target has no node ${site.node.name}: it isn't made of the original`);
       }
@@ -63,6 +65,28 @@ export function rewriteFeedForward(
     return own;
   });
   return { model: writer.finish(target), slots };
+}
+
+/**
+ * Puts plain operators in the place of the one of the file that holds a product, without the product itself; the scope where it
+ * stands, or undefined where the target has no such operator.
+ */
+function putLowered(
+  writer: ModelWriter,
+  scopes: ReadonlyMap<NodeProto, Graph>,
+  { analysis, product }: { readonly analysis: Analysis; readonly product: NodeProto },
+): Graph | undefined {
+  const lowering = analysis.lowerings.find(({ nodes }) => nodes.includes(product));
+  const scope = lowering && scopes.get(lowering.original);
+  if (scope === undefined) return undefined;
+  for (const node of lowering!.nodes) if (node !== product) writer.put(scope, node);
+  // Constants that came with the plain operators went where nothing read them any more.
+  const read = new Set(lowering!.nodes.flatMap(({ input }) => input.slice(1)));
+  for (const name of read) {
+    const tensor = scope.initializer(name) === undefined ? analysis.graph.initializer(name) : undefined;
+    if (tensor !== undefined) writer.initializer(tensor);
+  }
+  return scope;
 }
 
 function slotsOf({ layer, index, matrix, form }: FeedForwardForm, { rows, columns }: Projection): FeedForwardSlot[] {

@@ -18,7 +18,7 @@ import {
 } from "../../onnx/node.ts";
 import { DataType, floatTensor, int64Tensor } from "../../onnx/tensor.ts";
 import { typeInfo } from "../../onnx/value_info.ts";
-import type { Analysis } from "../find.ts";
+import { type LoweredGraph, placedLowerings } from "../lower/restore.ts";
 
 /** A graph edit under construction. */
 interface OpenEdit extends GraphEdit {
@@ -31,16 +31,17 @@ interface OpenEdit extends GraphEdit {
 
 /** Writes the new parts of a model. Tensors and inputs go to the main graph, where subgraphs see them. */
 export class ModelWriter {
-  readonly #analysis: Pick<Analysis, "graph">;
+  readonly #source: Pick<LoweredGraph, "graph"> & Partial<LoweredGraph>;
   readonly #names: NameSource;
   readonly #edits = new Map<Graph, OpenEdit>();
   readonly #constants = new Map<string, string>();
   /** Nodes of the branch that is being written. */
   #branch: NodeProto[] | undefined;
 
-  constructor(analysis: Pick<Analysis, "graph">) {
-    this.#analysis = analysis;
-    this.#names = new NameSource(analysis.graph);
+  /** A writer for a graph; lowered operators of it that no edit touches become those of the file again. */
+  constructor(source: Pick<LoweredGraph, "graph"> & Partial<LoweredGraph>) {
+    this.#source = source;
+    this.#names = new NameSource(source.graph);
   }
 
   /** A name that no value and no node of the model has. */
@@ -114,12 +115,12 @@ export class ModelWriter {
 
   /** Adds an initializer to the main graph. */
   initializer(tensor: TensorProto): void {
-    this.#edit(this.#analysis.graph).initializers.push(tensor);
+    this.#edit(this.#source.graph).initializers.push(tensor);
   }
 
   /** Adds a model input. */
   input(info: ValueInfoProto): void {
-    this.#edit(this.#analysis.graph).inputs.push(info);
+    this.#edit(this.#source.graph).inputs.push(info);
   }
 
   /** Gives a graph's input or output another type. */
@@ -129,8 +130,17 @@ export class ModelWriter {
 
   /** The model with every edit applied and dead nodes dropped; the original is untouched. */
   finish(model: OnnxModel): OnnxModel {
-    const graph = applyEdits(this.#analysis.graph, this.#edits);
-    return { ...model, proto: withFields(model.proto, { graph }) };
+    const { graph, lowerings = [] } = this.#source;
+    for (const { scope, original, nodes } of placedLowerings({ graph, lowerings })) {
+      const removed = this.#edits.get(scope)?.removed;
+      if (!nodes.some((node) => removed?.has(node))) this.put(scope, original);
+    }
+    return { ...model, proto: withFields(model.proto, { graph: this.graph() }) };
+  }
+
+  /** The graph with every edit applied so far. */
+  graph(): GraphProto {
+    return applyEdits(this.#source.graph, this.#edits);
   }
 
   #edit(graph: Graph): OpenEdit {

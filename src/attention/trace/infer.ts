@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { intAttribute, intsAttribute, type NodeProto } from "../../onnx/node.ts";
+import { intAttribute, intsAttribute, type NodeProto, stringAttribute } from "../../onnx/node.ts";
+import { equationOf } from "./equation.ts";
 import { axisOf, broadcastShapes, shaped, type Value } from "./value.ts";
 
 type Shape = readonly number[] | undefined;
@@ -98,6 +99,23 @@ function convolved(node: NodeProto, x: readonly number[], w: readonly number[]):
   });
 }
 
+/** Pooling: windows of a kernel over the spatial dimensions. */
+const pool: Rule = (node, [x]) => {
+  const kernel = intsAttribute(node, "kernel_shape");
+  if (x === undefined || kernel === undefined || (stringAttribute(node, "auto_pad") ?? "NOTSET") !== "NOTSET") {
+    return [];
+  }
+  const strides = intsAttribute(node, "strides") ?? kernel.map(() => 1);
+  const pads = intsAttribute(node, "pads") ?? kernel.flatMap(() => [0, 0]);
+  const dilations = intsAttribute(node, "dilations") ?? kernel.map(() => 1);
+  const round = intAttribute(node, "ceil_mode", 0) === 1 ? Math.ceil : Math.floor;
+  const sizes = x.slice(2).map((size, i) => {
+    const covered = (kernel[i]! - 1) * dilations[i]! + 1;
+    return Math.max(1, round((size + pads[i]! + pads[i + kernel.length]! - covered) / strides[i]!) + 1);
+  });
+  return [[...x.slice(0, 2), ...sizes]];
+};
+
 /** Spatial sizes of what a convolution makes of its input; undefined for other operators and unknown shapes. */
 export function convolutionSizes(node: NodeProto, [x, w]: readonly (Value | undefined)[]): number[] | undefined {
   if (node.opType !== "Conv" || x?.shape === undefined || w?.shape === undefined) return undefined;
@@ -117,15 +135,11 @@ const oneHot: Rule = (_node, [indices], inputs) => {
 
 /** Einsum without repeated letters in one operand, as transformers use it. */
 const einsum: Rule = (node, shapes) => {
-  const equation = new TextDecoder().decode(node.attribute.find(({ name }) => name === "equation")?.s);
-  const [left, right] = equation.replaceAll(" ", "").split("->");
-  if (left === undefined || right === undefined || left.includes(".")) return [];
+  const equation = equationOf(node, shapes.map((shape) => shape?.length));
   const sizes = new Map<string, number>();
-  left.split(",").forEach((letters, i) =>
-    [...letters].forEach((letter, k) => sizes.set(letter, shapes[i]?.[k] ?? NaN))
-  );
-  const shape = [...right].map((letter) => sizes.get(letter) ?? NaN);
-  return [shape.some(Number.isNaN) ? undefined : shape];
+  equation?.operands.forEach((letters, i) => letters.forEach((letter, k) => sizes.set(letter, shapes[i]?.[k] ?? NaN)));
+  const shape = equation?.result.map((letter) => sizes.get(letter)!);
+  return [shape?.some(Number.isNaN) ? undefined : shape];
 };
 
 const embedLayerNorm: Rule = (_node, [ids, , words]) => [ids && words && [...ids, words.at(-1)!], ids && [ids[0]!]];
@@ -172,6 +186,8 @@ const rules = new Map<string, Rule>([
   ["ArgMin", argReduce],
   ["TopK", topK],
   ["Conv", conv],
+  ["AveragePool", pool],
+  ["MaxPool", pool],
   ["Pad", pad],
   ["OneHot", oneHot],
   ["Einsum", einsum],
