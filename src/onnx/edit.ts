@@ -23,20 +23,23 @@ export interface GraphEdit {
  * which every value is made before it is read.
  *
  * Precondition: after the edit every read value has exactly one producer. Postcondition: the same, no dead node or
- * initializer, nodes in topological order, inputs and outputs as before plus the edit's inputs.
+ * initializer (unless they are asked for), nodes in topological order, inputs and outputs as before plus the edit's inputs.
  */
-export function applyEdits(graph: Graph, edits: ReadonlyMap<Graph, GraphEdit>): GraphProto {
+export function applyEdits(graph: Graph, edits: ReadonlyMap<Graph, GraphEdit>, dead?: "kept"): GraphProto {
   const subgraphs = new Map<GraphProto, GraphProto>();
   for (const subgraph of graph.subgraphs) {
-    const edited = applyEdits(subgraph, edits);
+    const edited = applyEdits(subgraph, edits, dead);
     if (edited !== subgraph.proto) subgraphs.set(subgraph.proto, edited);
   }
   const edit = edits.get(graph);
   if (edit === undefined && subgraphs.size === 0) return graph.proto;
   const kept = graph.proto.node.filter((node) => edit?.removed.has(node) !== true)
     .map((node) => withSubgraphs(node, subgraphs));
-  const nodes = orderedLive([...kept, ...edit?.added ?? []], graph.proto.output.map((output) => output.name));
-  return prune(graph.proto, nodes, edit);
+  const nodes = [...kept, ...edit?.added ?? []];
+  if (dead === "kept") return changed(graph.proto, { nodes: inOrder(nodes), edit, needed: () => true });
+  const live = orderedLive(nodes, graph.proto.output.map((output) => output.name));
+  const read = freeNames(withFields(graph.proto, { node: live, input: [], initializer: [] }));
+  return changed(graph.proto, { nodes: live, edit, needed: (name) => read.has(name) });
 }
 
 /** Names that no value and no node of a graph and its subgraphs has. */
@@ -85,10 +88,17 @@ function orderedLive(nodes: readonly NodeProto[], outputs: readonly string[]): N
   return inOrder(nodes.filter((node) => live.has(node)));
 }
 
-function prune(graph: GraphProto, node: NodeProto[], edit: GraphEdit | undefined): GraphProto {
-  const read = freeNames(withFields(graph, { node, input: [], initializer: [] }));
-  const initializer = [...graph.initializer, ...edit?.initializers ?? []].filter(({ name }) => read.has(name));
-  const dropped = new Set(graph.initializer.map(({ name }) => name).filter((name) => !read.has(name)));
+/** The graph with other nodes, the edit's values, and those initializers that are needed. */
+function changed(
+  graph: GraphProto,
+  { nodes: node, edit, needed }: {
+    readonly nodes: NodeProto[];
+    readonly edit: GraphEdit | undefined;
+    readonly needed: (name: string) => boolean;
+  },
+): GraphProto {
+  const initializer = [...graph.initializer, ...edit?.initializers ?? []].filter(({ name }) => needed(name));
+  const dropped = new Set(graph.initializer.map(({ name }) => name).filter((name) => !needed(name)));
   const made = new Set(node.flatMap(({ output }) => output));
   const retype = (value: ValueInfoProto): ValueInfoProto => edit?.retyped?.get(value.name) ?? value;
   return withFields(graph, {

@@ -16,6 +16,7 @@ import { type ConstantArray, knownConstant } from "../trace/constants.ts";
 import { probeRuns } from "../trace/evaluate.ts";
 import type { Value } from "../trace/value.ts";
 import { lowerEinsum } from "./einsum.ts";
+import { QUANTISED } from "./quantised.ts";
 import type { LoweredGraph, Lowering } from "./restore.ts";
 
 /** What a rule may ask of the graph around its operator, and add to it. */
@@ -38,7 +39,7 @@ export interface Surroundings {
 /** The plain operators, or undefined where the operator stays as it is. */
 export type Rule = (node: NodeProto, at: Surroundings) => readonly NodeProto[] | undefined;
 
-const RULES: Readonly<Record<string, Rule>> = { "Einsum": lowerEinsum };
+const RULES: Readonly<Record<string, Rule>> = { "Einsum": lowerEinsum, ...QUANTISED };
 
 /** The graph with every operator lowered that has a rule; the very same graph where none has. */
 export function lower(graph: Graph, folder: string): LoweredGraph {
@@ -75,5 +76,6 @@ export function lower(graph: Graph, folder: string): LoweredGraph {
     return [{ original: node, nodes }];
   });
   if (lowerings.length === 0) return { graph, lowerings };
-  return { graph: new Graph(writer.graph()), lowerings };
+  // What only the operators of the file read is kept for them.
+  return { graph: new Graph(writer.graph("kept")), lowerings };
 }

@@ -138,9 +138,9 @@ export class ModelWriter {
     return { ...model, proto: withFields(model.proto, { graph: this.graph() }) };
   }
 
-  /** The graph with every edit applied so far. */
-  graph(): GraphProto {
-    return applyEdits(this.#source.graph, this.#edits);
+  /** The graph with every edit applied so far, without dead nodes unless they are asked for. */
+  graph(dead?: "kept"): GraphProto {
+    return applyEdits(this.#source.graph, this.#edits, dead);
   }
 
   #edit(graph: Graph): OpenEdit {

@@ -176,4 +176,5 @@ def main() -> None:
             (folder / file).write_text(json.dumps(content, separators=(",", ":")) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

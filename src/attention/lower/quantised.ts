@@ -1,0 +1,136 @@
+/**
+ * Quantised operators (ONNX Runtime's QOperator format) as their real counterparts, between dequantisation of what they read
+ * and quantisation of what they give:
+ *
+ *     QLinearMatMul(a, b)              →  QuantizeLinear(MatMul(DequantizeLinear(a), DequantizeLinear(b)))
+ *     QAttention(x, W)                 →  Attention(DequantizeLinear(x), DequantizeLinear(W))
+ *     DynamicQuantizeMatMul(x, W)      →  MatMul(x, DequantizeLinear(W))
+ *
+ * What was rounded from real numbers for the operator alone (DynamicQuantizeLinear) is read before that. Operators and the order
+ * of their inputs after the operator documentation of ONNX Runtime (ContribOperators.md).
+ *
+ * @module
+ */
+import { withFields } from "../../onnx/codec.ts";
+import { makeNode, nodeName, type NodeProto } from "../../onnx/node.ts";
+import { sizeOf } from "../../onnx/tensor.ts";
+import type { Rule, Surroundings } from "./lower.ts";
+
+/** Where an operator has a quantised value: the value, its scale, its zero point. */
+type Place = readonly [value: number, scale: number, zeroPoint: number];
+
+/** An operator whose real counterpart takes its values in the same order, and whose result is quantised. */
+interface Counterpart {
+  readonly opType: string;
+  readonly values: readonly Place[];
+  /** Inputs that aren't quantised, before the others. */
+  readonly steering?: readonly number[];
+  /** Scale and zero point of the result. */
+  readonly result: readonly [scale: number, zeroPoint: number];
+  readonly attributes?: readonly string[];
+}
+
+const UNARY = { values: [[0, 1, 2]], result: [3, 4] } as const;
+const BINARY = { values: [[0, 1, 2], [3, 4, 5]], result: [6, 7] } as const;
+
+const COUNTERPARTS: Readonly<Record<string, Counterpart>> = {
+  "QLinearMatMul": { opType: "MatMul", ...BINARY },
+  "com.microsoft.QLinearAdd": { opType: "Add", ...BINARY },
+  "com.microsoft.QLinearMul": { opType: "Mul", ...BINARY },
+  "com.microsoft.QLinearSigmoid": { opType: "Sigmoid", ...UNARY },
+  "com.microsoft.QLinearLeakyRelu": { opType: "LeakyRelu", ...UNARY, attributes: ["alpha"] },
+  "com.microsoft.QLinearSoftmax": { opType: "Softmax", ...UNARY, attributes: ["axis"] },
+  "com.microsoft.QLinearWhere": { opType: "Where", steering: [0], values: [[1, 2, 3], [4, 5, 6]], result: [7, 8] },
+};
+
+/** The rules of quantised operators. */
+export const QUANTISED: Readonly<Record<string, Rule>> = {
+  ...Object.fromEntries(
+    Object.entries(COUNTERPARTS).map(([name, counterpart]): [string, Rule] => [
+      name,
+      (node, at) => lowerCounterpart(node, at, counterpart),
+    ]),
+  ),
+  "com.microsoft.QAttention": lowerAttention,
+  "com.microsoft.DynamicQuantizeMatMul": (node, at) =>
+    lowerProduct(node, at, { matrix: [1, 2, 3], bias: 4, stream: () => node.input[0]! }),
+  "com.microsoft.MatMulIntegerToFloat": (node, at) =>
+    lowerProduct(node, at, { matrix: [1, 3, 5], bias: 6, stream: (nodes) => real(at, nodes, node, [0, 2, 4]) }),
+};
+
+function lowerCounterpart(
+  node: NodeProto,
+  at: Surroundings,
+  { opType, values, steering = [], result, attributes = [] }: Counterpart,
+): readonly NodeProto[] | undefined {
+  const nodes: NodeProto[] = [];
+  const read = values.map((place) => real(at, nodes, node, place));
+  const [scale, zeroPoint] = result.map((index) => node.input[index] ?? "");
+  if (!read.every((value) => value !== undefined) || !scale) return undefined;
+  const inputs = [...steering.map((index) => node.input[index]!), ...read];
+  const computed = at.fresh(`${node.output[0]}.real`);
+  const counterpart = makeNode(opType, inputs, [computed], { name: nodeName(node) });
+  const attribute = node.attribute.filter(({ name }) => attributes.includes(name));
+  nodes.push(withFields(counterpart, { attribute }));
+  const quantised = zeroPoint ? [computed, scale, zeroPoint] : [computed, scale];
+  const name = at.fresh(`${nodeName(node)}.quantise`);
+  return [...nodes, makeNode("QuantizeLinear", quantised, [node.output[0]!], { name })];
+}
+
+/** com.microsoft.QAttention, whose inputs stand in another order than Attention's. */
+function lowerAttention(node: NodeProto, at: Surroundings): readonly NodeProto[] | undefined {
+  const nodes: NodeProto[] = [];
+  const stream = real(at, nodes, node, [0, 3, 6]);
+  const matrix = real(at, nodes, node, [1, 4, 7]);
+  if (stream === undefined || matrix === undefined) return undefined;
+  const [bias, mask, past] = [2, 5, 8].map((index) => node.input[index] ?? "");
+  const inputs = [stream, matrix, bias!, mask!, past!];
+  while (inputs.at(-1) === "") inputs.pop();
+  const attention = makeNode("Attention", inputs, node.output, { name: nodeName(node), domain: "com.microsoft" });
+  return [...nodes, withFields(attention, { attribute: node.attribute })];
+}
+
+/** A real stream times a quantised matrix, plus a real bias. */
+function lowerProduct(
+  node: NodeProto,
+  at: Surroundings,
+  { matrix, bias, stream }: {
+    readonly matrix: Place;
+    readonly bias: number;
+    readonly stream: (nodes: NodeProto[]) => string | undefined;
+  },
+): readonly NodeProto[] | undefined {
+  const nodes: NodeProto[] = [];
+  const left = stream(nodes);
+  const right = real(at, nodes, node, matrix);
+  if (left === undefined || right === undefined) return undefined;
+  const addend = node.input[bias];
+  const product = addend ? at.fresh(`${node.output[0]}.product`) : node.output[0]!;
+  nodes.push(makeNode("MatMul", [left, right], [product], { name: nodeName(node) }));
+  if (!addend) return nodes;
+  return [
+    ...nodes,
+    makeNode("Add", [product, addend], [node.output[0]!], { name: at.fresh(`${nodeName(node)}.bias`) }),
+  ];
+}
+
+/** The real numbers that a quantised input stands for; undefined where its scales don't belong to columns. */
+function real(at: Surroundings, nodes: NodeProto[], node: NodeProto, place: Place): string | undefined {
+  const [value, scale, zeroPoint] = place.map((index) => node.input[index] ?? "") as [string, string, string];
+  const before = at.graph.producer(value);
+  if (before?.opType === "DynamicQuantizeLinear") return before.input[0];
+  const { constant, shape } = at.value(value);
+  const scales = at.value(scale).shape;
+  if (scales === undefined) return undefined;
+  const columns = sizeOf(scales);
+  if (columns > 1 && (scales.length !== 1 || columns !== shape?.at(-1))) return undefined;
+  const inputs = zeroPoint === "" ? [value, scale] : [value, scale, zeroPoint];
+  const attributes = columns > 1 ? { axis: BigInt(shape!.length - 1) } : {};
+  const make = (output: string): NodeProto =>
+    makeNode("DequantizeLinear", inputs, [output], { name: output, attributes });
+  const stored = inputs.every((name) => at.graph.scopeOf(name) === at.graph.scopeOf(value));
+  if (constant && stored) return at.shared(value, "real", (output) => [make(output)]);
+  const output = at.fresh(`${value}.real`);
+  nodes.push(make(output));
+  return output;
+}

@@ -1,0 +1,139 @@
+/** QOperator files: attention is dequantised, everything else stays the operator that it is in the file. */
+import { assertEquals } from "@std/assert/mod.js";
+import { create } from "@bufbuild/protobuf";
+import { extractWeights, findAttention, rewriteDense } from "../../src/attention/mod.ts";
+import { lower } from "../../src/attention/lower/lower.ts";
+import { Graph } from "../../src/onnx/graph.ts";
+import { GraphProtoSchema, ModelProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
+import { loadModel } from "../../src/onnx/model.ts";
+import { type GraphProto, makeNode, type NodeProto, operatorOf } from "../../src/onnx/node.ts";
+import { DataType, floatTensor, sizeOf } from "../../src/onnx/tensor.ts";
+import { tensorInfo } from "../../src/onnx/value_info.ts";
+import { withFields } from "../../src/onnx/codec.ts";
+import { assertNear } from "../support/close.ts";
+import { oracleFormats } from "../support/oracle.ts";
+import { integer, type Random, seededRandom } from "../support/random.ts";
+import { TestSession } from "../support/session.ts";
+
+const U8 = DataType.UINT8;
+
+/** A graph of x [2, 3, 4] (and y), quantised, one operator of com.microsoft or the standard, and its result dequantised. */
+function graphOf(random: Random, operator: string): GraphProto {
+  const [domain, opType] = operator.startsWith("Q") && operator !== "QLinearMatMul" || operator.startsWith("Dynamic") ||
+      operator.startsWith("MatMul")
+    ? ["com.microsoft", operator]
+    : ["", operator];
+  const initializer = [
+    floatTensor("s", [], Float32Array.of(0.02)),
+    floatTensor("t", [], Float32Array.of(1 / 64)),
+    floatTensor("columns", [5], Float32Array.from({ length: 5 }, () => 0.01 + random() / 50)),
+    floatTensor("bias", [5], Float32Array.from({ length: 5 }, random)),
+    bytes("z", [], () => 128),
+    bytes("zeros", [5], () => integer(random, 100, 150)),
+    bytes("W", [4, 5], () => integer(random, 0, 255)),
+  ];
+  const quantised = (name: string): NodeProto => makeNode("QuantizeLinear", [name, "s", "z"], [`${name}q`]);
+  const inputs: Readonly<Record<string, readonly string[]>> = {
+    QLinearMatMul: ["xq", "s", "z", "W", "columns", "zeros", "t", "z"],
+    QLinearAdd: ["xq", "s", "z", "yq", "s", "z", "t", "z"],
+    QLinearMul: ["xq", "s", "z", "yq", "s", "z", "t", "z"],
+    QLinearSigmoid: ["xq", "s", "z", "t", "z"],
+    QLinearLeakyRelu: ["xq", "s", "z", "t", "z"],
+    QLinearSoftmax: ["xq", "s", "z", "t", "z"],
+    QLinearWhere: ["condition", "xq", "s", "z", "yq", "s", "z", "t", "z"],
+    DynamicQuantizeMatMul: ["x", "W", "columns", "zeros", "bias"],
+    MatMulIntegerToFloat: ["xq", "W", "s", "columns", "z", "zeros", "bias"],
+  };
+  const real = domain !== "" && opType.includes("MatMul");
+  const attributes = opType === "QLinearLeakyRelu"
+    ? { alpha: 0.3 }
+    : opType === "QLinearSoftmax"
+    ? { axis: -1n, opset: 17n }
+    : {};
+  const node = makeNode(opType, inputs[opType]!, [real ? "out" : "outq"], { domain, attributes });
+  return create(GraphProtoSchema, {
+    input: ["x", "y"].map((name) => tensorInfo(name, DataType.FLOAT, [2, 3, 4])),
+    output: [tensorInfo("out", DataType.FLOAT, ["a", "b", "c"])],
+    initializer,
+    node: [
+      quantised("x"),
+      quantised("y"),
+      makeNode("Greater", ["x", "y"], ["condition"]),
+      node,
+      ...(real ? [] : [makeNode("DequantizeLinear", ["outq", "t", "z"], ["out"])]),
+    ],
+  });
+}
+
+function bytes(name: string, shape: readonly number[], make: () => number): ReturnType<typeof floatTensor> {
+  const rawData = Uint8Array.from({ length: sizeOf(shape) }, make);
+  return withFields(floatTensor(name, shape, new Float32Array(rawData.length)), { dataType: U8, rawData });
+}
+
+/** Most that a result may be off: one step of its scale; where the operator rounds its own input, what that makes of it. */
+const STEPS: Readonly<Record<string, number>> = { DynamicQuantizeMatMul: 0.05, MatMulIntegerToFloat: 1e-5 };
+
+for (
+  const operator of [
+    "QLinearMatMul",
+    "QLinearAdd",
+    "QLinearMul",
+    "QLinearSigmoid",
+    "QLinearLeakyRelu",
+    "QLinearSoftmax",
+    "QLinearWhere",
+    "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat",
+  ]
+) {
+  Deno.test(`${operator} computes what its real counterpart does, to a step of its scale`, async () => {
+    const random = seededRandom(operator);
+    const graph = graphOf(random, operator);
+    const opsetImport = [{ domain: "", version: 17n }, { domain: "com.microsoft", version: 1n }];
+    const load = (proto: GraphProto): Promise<TestSession> =>
+      TestSession.load({
+        proto: create(ModelProtoSchema, { irVersion: 8n, graph: proto, opsetImport }),
+        path: "one.onnx",
+        folder: ".",
+      });
+    const lowered = lower(new Graph(graph), ".").graph.proto;
+    assertEquals(lowered.node.filter((node) => operatorOf(node).includes(operator)), []);
+    await using original = await load(graph);
+    await using plain = await load(lowered);
+    const values = (): Float64Array => Float64Array.from({ length: 24 }, () => random() * 4 - 2);
+    const feeds = { x: { shape: [2, 3, 4], data: values() }, y: { shape: [2, 3, 4], data: values() } };
+    const [expected, actual] = await Promise.all([original.run({}, feeds), plain.run({}, feeds)]);
+    assertNear(actual["out"]!.data, expected["out"]!.data, {
+      atol: STEPS[operator] ?? 1.001 / 64,
+      rtol: 0,
+      what: operator,
+    });
+  });
+}
+
+/** The nodes that multiply by the matrices of layer 1, and the rounding that only one of them reads. */
+const CHANGED: Readonly<Record<string, readonly string[]>> = {
+  qoperator: ["output/dense", "self/key", "self/query", "self/value"].map((place) =>
+    `QLinearMatMul /roberta/encoder/layer.1/attention/${place}/MatMul_quant`
+  ),
+  qattention: [
+    "DynamicQuantizeLinear /bert/encoder/layer.0/output/LayerNorm/Add_1_output_0_QuantizeLinear",
+    "QLinearMatMul /bert/encoder/layer.1/attention/output/dense/MatMul_quant",
+    "com.microsoft.QAttention Attention_1_quant",
+  ],
+};
+
+for (const { model: name, format, path } of oracleFormats()) {
+  if (format !== "qoperator" && format !== "qattention") continue;
+  Deno.test(`${name}/${format}: what isn't rewritten stays the file's own operator`, async () => {
+    const model = await loadModel(path);
+    const { blocks, skipped } = findAttention(model);
+    assertEquals(skipped, []);
+    const rewritten = rewriteDense(model, new Map([[1, extractWeights(model, blocks[1]!).weights]]));
+    const kept = new Set(rewritten.proto.graph!.node);
+    const changed = model.proto.graph!.node.filter((node) => !kept.has(node)).map((node) =>
+      `${operatorOf(node)} ${node.name}`
+    );
+    assertEquals(changed.sort(), CHANGED[format]);
+  });
+}
