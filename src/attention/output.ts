@@ -5,6 +5,7 @@
  */
 import type { Graph } from "../onnx/graph.ts";
 import type { NodeProto } from "../onnx/node.ts";
+import { carriedFrom } from "./carried.ts";
 import type { OutputView } from "./site.ts";
 import { isElementwise } from "./trace/arithmetic.ts";
 import { isMovement } from "./trace/movement.ts";
@@ -33,9 +34,11 @@ export function readOutput(tracer: Tracer, graph: Graph, wanted: Wanted): Output
   if (projection.rows !== width) {
     return `the output projection has ${projection.rows} rows for ${wanted.heads} heads of ${wanted.headSize}`;
   }
-  const map = trace.inexact === undefined
-    ? exactRows(tracer, trace, wanted)
-    : { rows: rowsInOrder(width), scale: 1, inexact: trace.inexact };
+  const map = trace.inexact === undefined ? exactRows(tracer, trace, wanted) : inexactRows(tracer, graph, {
+    ...wanted,
+    stream: projection.stream,
+    inexact: trace.inexact,
+  });
   if (typeof map === "string") return map;
   return { projection, ...map, ...biasBehind(tracer, projection) };
 }
@@ -62,28 +65,53 @@ function passes(node: NodeProto): boolean {
   return isMovement(node) || isElementwise(node) || node.opType.endsWith("Normalization");
 }
 
-/** Something between context and projection: rows are taken in the order that every exporter keeps. */
-function rowsInOrder(width: number): Int32Array {
-  return Int32Array.from({ length: width }, (_, i) => i);
-}
+type Rows = Pick<OutputView, "rows" | "scale" | "inexact" | "reordered">;
 
 /** Reads rows off the trace of the projection's input, and checks every element of the probe. */
-function exactRows(
-  tracer: Tracer,
-  trace: Trace,
-  { context, heads, headSize }: Wanted,
-): Pick<OutputView, "rows" | "scale" | "inexact" | "reordered"> | string {
-  const width = heads * headSize;
+function exactRows(tracer: Tracer, trace: Trace, wanted: Wanted): Rows | string {
   const source = tracer.sourceOf(trace.origin[0]!).source;
-  if (trace.origin[0]! < 0 || source.name !== context) return "the output projection reads something else too";
-  const positions = source.shape.at(-2)!;
-  // A fused operator gives its context as [batch, positions, heads · head size] already.
-  const joined = source.shape.length === 3 && source.shape[2] === width;
-  const rows = new Int32Array(width).fill(-1);
+  if (trace.origin[0]! < 0 || source.name !== wanted.context) return "the output projection reads something else too";
+  const places = rowsOf(trace.origin.map((origin) => origin - source.base), source.shape, wanted);
+  if (typeof places === "string") return places;
   const scale = trace.scale[0]!;
+  if (trace.scale.some((each) => each !== scale) || trace.offset.some((each) => each !== 0)) {
+    return { rows: places.rows, scale: 1, inexact: "its elements are scaled or shifted differently" };
+  }
+  return { rows: places.rows, scale, inexact: undefined, ...(places.reordered ? { reordered: true } : {}) };
+}
+
+/** Rows where a norm or a gate stands between: it must keep every element of the context in a place of its own. */
+function inexactRows(
+  tracer: Tracer,
+  graph: Graph,
+  { stream, inexact, ...wanted }: Wanted & { readonly stream: string; readonly inexact: string },
+): Rows | string {
+  const { context } = wanted;
+  const carried = carriedFrom(tracer, graph, { name: stream, context });
+  const refused = (because: string): string =>
+    `between the context and its output projection, ${inexact}, and ${because}`;
+  if (carried === undefined) return refused("what becomes of its elements can't be followed");
+  if (typeof carried === "string") return refused(carried);
+  const places = rowsOf(carried.index, tracer.value(graph, context).shape!, wanted);
+  if (typeof places === "string") return refused(places);
+  return { rows: places.rows, scale: 1, inexact: `${carried.changedBy} changes it` };
+}
+
+/** Rows of the output matrix by the context's element that each element of the projection's input is. */
+function rowsOf(
+  elements: Int32Array,
+  shape: readonly number[],
+  { heads, headSize }: Wanted,
+): { readonly rows: Int32Array; readonly reordered: boolean } | string {
+  const width = heads * headSize;
+  const positions = shape.at(-2)!;
+  // A fused operator gives its context as [batch, positions, heads · head size] already.
+  const joined = shape.length === 3 && shape[2] === width;
+  const rows = new Int32Array(width).fill(-1);
   let reordered = false;
-  for (let element = 0; element < trace.origin.length; element++) {
-    const index = trace.origin[element]! - source.base;
+  for (let element = 0; element < elements.length; element++) {
+    const index = elements[element]!;
+    if (index < 0) return "the output projection reads something else too";
     const { slot, position } = joined
       ? { slot: index % width, position: Math.floor(index / width) }
       : placeOf(index, { heads, headSize, positions });
@@ -91,11 +119,8 @@ function exactRows(
     if (rows[slot] === -1) rows[slot] = row;
     if (Math.floor(element / width) !== position) reordered = true;
     if (rows[slot] !== row) return "the heads of its context aren't joined position by position";
-    if (trace.scale[element] !== scale || trace.offset[element] !== 0) {
-      return { rows: rowsInOrder(width), scale: 1, inexact: "its elements are scaled or shifted differently" };
-    }
   }
-  return { rows, scale, inexact: undefined, ...(reordered ? { reordered } : {}) };
+  return rows.includes(-1) ? "its output projection doesn't read all of its context" : { rows, reordered };
 }
 
 /** Where an element of a context [batch, heads, positions, head size] belongs: head and place in it, batch and position. */

@@ -3,11 +3,15 @@
  * a reason that is true.
  */
 import { assertEquals, assertMatch } from "@std/assert/mod.js";
-import { findAttention } from "../../src/attention/mod.ts";
+import { extractWeights, findAttention, rewriteDense } from "../../src/attention/mod.ts";
 import { withFields } from "../../src/onnx/codec.ts";
-import { makeNode } from "../../src/onnx/node.ts";
+import type { OnnxModel } from "../../src/onnx/model.ts";
+import { makeNode, type NodeProto } from "../../src/onnx/node.ts";
 import { DataType, floatTensor, int64Tensor } from "../../src/onnx/tensor.ts";
-import { assertExact, behind, changed, node } from "../support/edited_roberta.ts";
+import { assertNear } from "../support/close.ts";
+import { assertExact, behind, changed, node, original } from "../support/edited_roberta.ts";
+import { oracleReference } from "../support/oracle.ts";
+import { TestSession } from "../support/session.ts";
 
 const numbers = (length: number): Float32Array => Float32Array.from({ length }, (_, i) => 0.3 + (i * 7 % 11) / 5);
 
@@ -193,4 +197,69 @@ Deno.test("heads joined from parts that several projections make are left alone:
   assertEquals(blocks.length, 1);
   assertMatch(skipped[0]!.reason, /^the key can't be followed: its heads are joined from parts: .*key.*, .*value/);
   await assertExact(model);
+});
+
+/** The joined context of the first attention, head sizes before heads, and what reads it. */
+function heightsFirst(behindIt: (joined: string, result: string) => NodeProto[]): OnnxModel {
+  const join = node("Reshape_3");
+  const [split, shape] = join.input as [string, string];
+  return changed(
+    new Map([[join, [
+      makeNode("Transpose", [split], ["flipped"], { attributes: { perm: [0n, 1n, 3n, 2n] } }),
+      makeNode("Reshape", ["flipped", shape], ["joined"]),
+      ...behindIt("joined", join.output[0]!),
+    ]]]),
+    {
+      tensors: [floatTensor("gate.weight", [32, 32], Float32Array.from(numbers(1024), (x) => x - 1))],
+      scalars: { two: 2 },
+    },
+  );
+}
+
+const gated = (joined: string, result: string): NodeProto[] => [
+  makeNode("MatMul", [node("query/MatMul").input[0]!, "gate.weight"], ["gate"]),
+  makeNode("Sigmoid", ["gate"], ["open"]),
+  makeNode("Mul", ["open", joined], [result], { name: "gated" }),
+];
+
+const normed = (joined: string, result: string): NodeProto[] => [
+  makeNode("Pow", [joined, "two"], ["squares"]),
+  makeNode("ReduceMean", ["squares"], ["square"], { attributes: { axes: [-1n], keepdims: 1n } }),
+  makeNode("Sqrt", ["square"], ["length"]),
+  makeNode("Div", [joined, "length"], [result], { name: "normed" }),
+];
+
+for (const [what, between] of [["gate", gated], ["norm", normed]] as const) {
+  Deno.test(`a ${what} before the output projection: its rows are those that the graph says`, async () => {
+    const model = heightsFirst(between);
+    const [block] = findAttention(model).blocks;
+    assertMatch(block!.valueOutputExpandedBecause!, /^output: (Mul \(gated\)|Div \(normed\)) changes it$/);
+    const { weights } = extractWeights(model, block!);
+    const stored = extractWeights(original, findAttention(original).blocks[0]!).weights.output;
+    const rows = (matrix: Float32Array, row: number): number[] => [...matrix.subarray(row * 32, (row + 1) * 32)];
+    for (let head = 0; head < 4; head++) {
+      for (let j = 0; j < 8; j++) assertEquals(rows(weights.output, head * 8 + j), rows(stored, j * 4 + head));
+    }
+    await using before = await TestSession.load(model);
+    await using after = await TestSession.load(rewriteDense(model, new Map([[0, weights]])));
+    const { inputs } = oracleReference("roberta").cases[1]!;
+    const [expected, actual] = [await before.run(inputs), await after.run(inputs)];
+    for (const [name, { data }] of Object.entries(expected)) {
+      assertNear(actual[name]!.data, data, { atol: 1e-5, rtol: 0, what: name });
+    }
+    await assertExact(model);
+  });
+}
+
+Deno.test("a context that is multiplied by itself in another order is left alone", () => {
+  const model = heightsFirst((joined, result) => [
+    makeNode("Reshape", [node("Reshape_3").input[0]!, node("Reshape_3").input[1]!], ["straight"]),
+    makeNode("Mul", [joined, "straight"], [result], { name: "mixed" }),
+  ]);
+  const { blocks, skipped } = findAttention(model);
+  assertEquals(blocks.length, 1);
+  assertMatch(
+    skipped[0]!.reason,
+    /^between the context and its output projection, .*, and Mul \(mixed\) mixes its elements$/,
+  );
 });

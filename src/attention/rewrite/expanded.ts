@@ -40,9 +40,9 @@ export function writeTwins(at: SiteWriter, form: BlockForm, twins: readonly Twin
 
 /** Rewrites the output projection's product: reduce each head (shared subspace), then down to r1 (or r) and up to d. */
 export function writeExpandedOutput(at: SiteWriter, form: BlockForm): void {
-  const { projection, rows, inexact } = at.site.output;
+  const { projection, rows } = at.site.output;
   const { heads, headSize } = at.site.query;
-  const inOrder = inexact !== undefined || rows.every((row, i) => row === i);
+  const inOrder = rows.every((row, i) => row === i);
   const stream = inOrder ? projection.input : gatherLast(at, projection.input, {
     index: [...rows],
     label: "output.order",
