@@ -52,12 +52,14 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
   const inside = insideProblem(graph, fused);
   const { queryKeyExpandedBecause: queryKey, valueOutputExpandedBecause: valueOutput } = judged;
   const together = fused.oneHeadSize ? togetherProblem(node, queryKey ?? valueOutput) : undefined;
+  // ONNX Runtime 1.30: "Input 'value' is expected to have same hidden size as key."
+  const withKeys = node.opType === "GroupQueryAttention" ? togetherProblem(node, inside) : inside;
   return {
     site: {
       ...parts,
       present,
       queryKeyExpandedBecause: inside ?? queryKey ?? together,
-      valueOutputExpandedBecause: inside ?? valueOutput ?? together,
+      valueOutputExpandedBecause: withKeys ?? valueOutput ?? together,
     },
   };
 }
@@ -71,7 +73,7 @@ function togetherProblem(node: NodeProto, other: string | undefined): string | u
 function insideProblem(graph: Graph, { node, past }: FusedOperator): string | undefined {
   if (node.opType === "GroupQueryAttention") {
     return intAttribute(node, "do_rotary", 0) === 1
-      ? `${operatorOf(node)} rotates inside, at full size`
+      ? `${operatorOf(node)} rotates keys inside, at full size`
       : `${operatorOf(node)} takes head sizes in multiples of 8, and a rank is any number`;
   }
   if (node.output[3]) return `${operatorOf(node)} gives its scores out`;
