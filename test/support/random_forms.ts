@@ -20,14 +20,22 @@ interface Matrix {
   readonly data: Float64Array;
 }
 
-/** A random form that the block allows, from the projection forms of all decompositions. */
-export function randomForm(block: AttentionBlock, random: () => number): BlockForm {
+/**
+ * A random form that the block allows, from the projection forms of all decompositions. Blocks with a cache run reduced only
+ * where that may be `compressed`.
+ */
+export function randomForm(
+  block: AttentionBlock,
+  random: () => number,
+  cache: "full" | "compressed" = "full",
+): BlockForm {
   const pick = <T>(...values: readonly T[]): T => values[Math.floor(random() * values.length)]!;
-  const cached = block.cacheNumbersPerToken > 0;
+  const cached = block.cacheNumbersPerToken > 0 && cache === "full";
   const queryKey = block.queryKeyExpandedBecause === undefined && !cached && random() < 0.7 ? "reduced" : "expanded";
   const valueOutput = block.valueOutputExpandedBecause === undefined && !cached && random() < 0.7
     ? "reduced"
     : "expanded";
+  if (block.oneHeadSize) return oneSizeForm(block, queryKey === "reduced" && valueOutput === "reduced", pick);
   const grouped = block.keyValueHeads < block.heads;
   const keyValueHeads = grouped && random() < 0.5 ? block.heads : block.keyValueHeads;
   const small = ["shared", "pair", "dense"] as const;
@@ -45,16 +53,36 @@ export function randomForm(block: AttentionBlock, random: () => number): BlockFo
   };
 }
 
+/** Keys and values with heads of one size: both reduced, from one subspace, or neither. */
+function oneSizeForm(
+  { keyValueHeads }: AttentionBlock,
+  reduced: boolean,
+  pick: <T>(...values: readonly T[]) => T,
+): BlockForm {
+  const form = (): BlockForm["query"] =>
+    reduced ? pick("shared", "pair", "dense") : pick("shared", "pair", "dense", "kept");
+  const [key, value] = reduced ? ["shared", "shared"] as const : [form(), form()];
+  const space = reduced ? "reduced" : "expanded";
+  return { query: form(), key, value, output: form(), queryKey: space, valueOutput: space, keyValueHeads };
+}
+
 /** What a block is fed in a form, and the weights with which the original graph computes the same. */
 export interface RandomFactors {
   readonly feeds: Readonly<Record<string, Numbers>>;
   readonly weights: AttentionWeights;
+  /** Ranks by the names of the slots' dimensions. */
+  readonly ranks: Readonly<Record<string, number>>;
 }
 
 /** Random factors for a block's slots. */
 export function randomFactors(
   slots: readonly FactorSlot[],
-  block: { readonly form: BlockForm; readonly weights: AttentionWeights; readonly biases: AttentionBiases },
+  block: {
+    readonly form: BlockForm;
+    readonly weights: AttentionWeights;
+    readonly biases: AttentionBiases;
+    readonly oneHeadSize?: true | undefined;
+  },
   random: () => number,
 ): RandomFactors {
   const { form, weights, biases } = block;
@@ -62,7 +90,8 @@ export function randomFactors(
   const symbols = new Map<string, number>();
   const size = (dim: number | string): number => {
     if (typeof dim === "number") return dim;
-    const [count, name] = dim.includes("*") ? dim.split("*") as [string, string] : ["1", dim];
+    const [count, symbol] = dim.includes("*") ? dim.split("*") as [string, string] : ["1", dim];
+    const name = block.oneHeadSize ? symbol.replace("value.r2", "key.r2") : symbol;
     if (!symbols.has(name)) symbols.set(name, 1 + Math.floor(random() * (name.includes("r2") ? h : d)));
     return Number(count) * symbols.get(name)!;
   };
@@ -73,8 +102,9 @@ export function randomFactors(
     factors.set(role, { rows, columns, data });
   }
   // A block whose projections are all kept has no slots, and no small space.
-  const rho = (name: string): number => symbols.get(`layer${slots[0]?.layer}.${name}.r2`) ?? h;
-  const basis = (name: string): Matrix => {
+  const rho = (name: "key" | "value"): number =>
+    symbols.get(`layer${slots[0]?.layer}.${block.oneHeadSize ? "key" : name}.r2`) ?? h;
+  const basis = (name: "key" | "value"): Matrix => {
     const columns = rho(name);
     return { rows: h, columns, data: randomBasis(h, columns, random) };
   };
@@ -144,7 +174,8 @@ export function randomFactors(
     const { data } = get(role);
     return [name, { shape: shape.map(size), data }] as const;
   });
-  return { feeds: Object.fromEntries(feeds), weights: dense };
+  const ranks = { ...Object.fromEntries(symbols), [`layer${slots[0]?.layer}.value.r2`]: rho("value") };
+  return { feeds: Object.fromEntries(feeds), weights: dense, ranks };
 }
 
 function multiply(a: Matrix, b: Matrix): Matrix {

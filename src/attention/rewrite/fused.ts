@@ -24,8 +24,17 @@ import { ungroupedOperand } from "./ungroup.ts";
 
 /** Rewrites a fused operator; expanded projections and outputs around it are written by `expanded.ts` as anywhere. */
 export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm): void {
-  const operands = (["query", "key", "value"] as const).map((name) => operand(at, { fused, form, name }));
   const reduced = form.valueOutput === "reduced";
+  // From joined value heads of a size that isn't a number, ONNX works out contexts of size 0, and ONNX Runtime then lets layers of
+  // different ranks share memory. From heads of their own it doesn't.
+  const apart = reduced && !fused.headsFirst && fused.node.domain !== "com.microsoft";
+  const operands = (["query", "key", "value"] as const).map((name) => {
+    const joined = operand(at, { fused, form, name });
+    return apart
+      ? headsApart(at, { joined, name, heads: name === "query" ? at.site.query.heads : form.keyValueHeads })
+      : joined;
+  });
+  const headsFirst = apart || fused.headsFirst;
   const context = reduced ? at.writer.fresh(`${at.site.context}.small`) : at.site.context;
   const inputs = [...operands, ...otherInputs(fused, pastOf(at, fused))];
   while (inputs.at(-1) === "") inputs.pop();
@@ -34,7 +43,7 @@ export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm
   // Expanded operands are the graph's own, scaled already.
   const before = form.queryKey === "reduced" ? at.site.query.scale * at.site.key.scale : 1;
   const scale = Math.fround(before * fused.scale);
-  const attributes = { ...attributesOf(at, fused, form), scale };
+  const attributes = { ...attributesOf(at, { ...fused, headsFirst }, form), scale };
   const opType = node.domain === "com.microsoft" ? "MultiHeadAttention" : "Attention";
   const present = isJoint(fused) && node.output[1]
     ? ["key", "value"].map((part) => at.writer.fresh(`${node.output[1]}.${part}`))
@@ -43,10 +52,18 @@ export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm
   if (isJoint(fused) && node.output[1]) joinPresent(at, present, node.output[1]);
   retypeCache(at, fused, form);
   if (!reduced) return;
-  const joined = fused.headsFirst
+  const joined = headsFirst
     ? at.reshape(at.transpose(context, [0, 2, 1, 3], "context.positions"), [0, 0, -1], { label: "context.joined" })
     : context;
   writeOutputFactors(at, form, joined);
+}
+
+/** [batch, positions, heads · ρ] as [batch, heads, positions, ρ]. */
+function headsApart(
+  at: SiteWriter,
+  { joined, name, heads }: { readonly joined: string; readonly name: string; readonly heads: number },
+): string {
+  return at.transpose(at.reshape(joined, [0, 0, heads, -1], { label: `${name}.heads` }), [0, 2, 1, 3], name);
 }
 
 /** What stands behind query, key and value: bias, mask, additive bias and past, or the standard operator's mask, past and lengths. */
@@ -180,7 +197,7 @@ function operand(
     const small = name === "query" ? at.projectQuery(form.query) : at.project(name, form[name]);
     if (!fused.headsFirst) return small;
     const heads = name === "query" ? view.heads : form.keyValueHeads;
-    return at.transpose(at.reshape(small, [0, 0, heads, -1], { label: `${name}.heads` }), [0, 2, 1, 3], name);
+    return headsApart(at, { joined: small, name, heads });
   }
   if (name !== "query" && at.groups(view) < form.keyValueHeads) return manyHeads(at, form, name);
   const inside = view.projection.node === fused.node;
