@@ -31,6 +31,8 @@ function graphOf(random: Random, operator: string): GraphProto {
     bytes("z", [], () => 128),
     bytes("zeros", [5], () => integer(random, 100, 150)),
     bytes("W", [4, 5], () => integer(random, 0, 255)),
+    bytes("Wt", [5, 4], () => integer(random, 0, 255)),
+    int32("integers", Int32Array.from({ length: 5 }, () => integer(random, -9000, 9000))),
   ];
   const quantised = (name: string): NodeProto => makeNode("QuantizeLinear", [name, "s", "z"], [`${name}q`]);
   const inputs: Readonly<Record<string, readonly string[]>> = {
@@ -42,23 +44,27 @@ function graphOf(random: Random, operator: string): GraphProto {
     QLinearSoftmax: ["xq", "s", "z", "t", "z"],
     QLinearWhere: ["condition", "xq", "s", "z", "yq", "s", "z", "t", "z"],
     DynamicQuantizeMatMul: ["x", "W", "columns", "zeros", "bias"],
+    QGemm: ["xf", "s", "z", "Wt", "columns", "zeros", "integers", "t", "z"],
     MatMulIntegerToFloat: ["xq", "W", "s", "columns", "z", "zeros", "bias"],
   };
   const real = domain !== "" && opType.includes("MatMul");
   const attributes = opType === "QLinearLeakyRelu"
     ? { alpha: 0.3 }
+    : opType === "QGemm"
+    ? { alpha: 0.7, transB: 1n }
     : opType === "QLinearSoftmax"
     ? { axis: -1n, opset: 17n }
     : {};
   const node = makeNode(opType, inputs[opType]!, [real ? "out" : "outq"], { domain, attributes });
   return create(GraphProtoSchema, {
     input: ["x", "y"].map((name) => tensorInfo(name, DataType.FLOAT, [2, 3, 4])),
-    output: [tensorInfo("out", DataType.FLOAT, ["a", "b", "c"])],
+    output: [tensorInfo("out", DataType.FLOAT, opType === "QGemm" ? ["a", "b"] : ["a", "b", "c"])],
     initializer,
     node: [
       quantised("x"),
       quantised("y"),
       makeNode("Greater", ["x", "y"], ["condition"]),
+      makeNode("Flatten", ["xq"], ["xf"], { attributes: { axis: 2n } }),
       node,
       ...(real ? [] : [makeNode("DequantizeLinear", ["outq", "t", "z"], ["out"])]),
     ],
@@ -68,6 +74,14 @@ function graphOf(random: Random, operator: string): GraphProto {
 function bytes(name: string, shape: readonly number[], make: () => number): ReturnType<typeof floatTensor> {
   const rawData = Uint8Array.from({ length: sizeOf(shape) }, make);
   return withFields(floatTensor(name, shape, new Float32Array(rawData.length)), { dataType: U8, rawData });
+}
+
+function int32(name: string, values: Int32Array): ReturnType<typeof floatTensor> {
+  const rawData = new Uint8Array(values.buffer);
+  return withFields(floatTensor(name, [values.length], new Float32Array(values.length)), {
+    dataType: DataType.INT32,
+    rawData,
+  });
 }
 
 /** Most that a result may be off: one step of its scale; where the operator rounds its own input, what that makes of it. */
@@ -82,6 +96,7 @@ for (
     "QLinearLeakyRelu",
     "QLinearSoftmax",
     "QLinearWhere",
+    "QGemm",
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
   ]

@@ -12,8 +12,8 @@
  * @module
  */
 import { withFields } from "../../onnx/codec.ts";
-import { makeNode, nodeName, type NodeProto } from "../../onnx/node.ts";
-import { sizeOf } from "../../onnx/tensor.ts";
+import { floatAttribute, intAttribute, makeNode, nodeName, type NodeProto } from "../../onnx/node.ts";
+import { floatTensor, sizeOf } from "../../onnx/tensor.ts";
 import type { Rule, Surroundings } from "./lower.ts";
 
 /** Where an operator has a quantised value: the value, its scale, its zero point. */
@@ -51,11 +51,16 @@ export const QUANTISED: Readonly<Record<string, Rule>> = {
       (node, at) => lowerCounterpart(node, at, counterpart),
     ]),
   ),
+  "com.microsoft.QGemm": lowerGemm,
   "com.microsoft.QAttention": lowerAttention,
   "com.microsoft.DynamicQuantizeMatMul": (node, at) =>
     lowerProduct(node, at, { matrix: [1, 2, 3], bias: 4, stream: () => node.input[0]! }),
   "com.microsoft.MatMulIntegerToFloat": (node, at) =>
-    lowerProduct(node, at, { matrix: [1, 3, 5], bias: 6, stream: (nodes) => real(at, nodes, node, [0, 2, 4]) }),
+    lowerProduct(node, at, {
+      matrix: [1, 3, 5],
+      bias: 6,
+      stream: (nodes) => real(at, nodes, { node, place: [0, 2, 4] }),
+    }),
 };
 
 function lowerCounterpart(
@@ -64,7 +69,7 @@ function lowerCounterpart(
   { opType, values, steering = [], result, attributes = [] }: Counterpart,
 ): readonly NodeProto[] | undefined {
   const nodes: NodeProto[] = [];
-  const read = values.map((place) => real(at, nodes, node, place));
+  const read = values.map((place) => real(at, nodes, { node, place: place }));
   const [scale, zeroPoint] = result.map((index) => node.input[index] ?? "");
   if (!read.every((value) => value !== undefined) || !scale) return undefined;
   const inputs = [...steering.map((index) => node.input[index]!), ...read];
@@ -72,16 +77,53 @@ function lowerCounterpart(
   const counterpart = makeNode(opType, inputs, [computed], { name: nodeName(node) });
   const attribute = node.attribute.filter(({ name }) => attributes.includes(name));
   nodes.push(withFields(counterpart, { attribute }));
-  const quantised = zeroPoint ? [computed, scale, zeroPoint] : [computed, scale];
-  const name = at.fresh(`${nodeName(node)}.quantise`);
-  return [...nodes, makeNode("QuantizeLinear", quantised, [node.output[0]!], { name })];
+  return [...nodes, quantisation(at, node, [computed, scale, zeroPoint ?? ""])];
+}
+
+/**
+ * com.microsoft.QGemm: its bias is made of integers of the scale alpha · scale of A · scale of B, and its result is real where it has no
+ * scale.
+ */
+function lowerGemm(node: NodeProto, at: Surroundings): readonly NodeProto[] | undefined {
+  const nodes: NodeProto[] = [];
+  const transposed = intAttribute(node, "transB", 0) === 1;
+  const a = real(at, nodes, { node, place: [0, 1, 2] });
+  const b = real(at, nodes, { node, place: [3, 4, 5], axis: transposed ? 0 : 1 });
+  const [integers, scaleA, scaleB] = [6, 1, 4].map((index) =>
+    node.input[index] ? at.numbers(node.input[index]!) : undefined
+  );
+  if (a === undefined || b === undefined || (node.input[6] && integers === undefined)) return undefined;
+  const inputs = [a, b];
+  if (integers !== undefined) {
+    if (scaleA === undefined || scaleB === undefined) return undefined;
+    const by = floatAttribute(node, "alpha", 1) * scaleA.data[0]!;
+    const scales = scaleB.data;
+    const bias = Float32Array.from(integers.data, (number, i) => number * by * scales[i % scales.length]!);
+    inputs.push(at.fresh(`${node.input[6]}.real`));
+    at.initializer(floatTensor(inputs[2]!, integers.shape, bias));
+  }
+  const [scale, zeroPoint] = [7, 8].map((index) => node.input[index] ?? "") as [string, string];
+  const computed = scale === "" ? node.output[0]! : at.fresh(`${node.output[0]}.real`);
+  const product = makeNode("Gemm", inputs, [computed], { name: nodeName(node) });
+  nodes.push(withFields(product, { attribute: node.attribute }));
+  return scale === "" ? nodes : [...nodes, quantisation(at, node, [computed, scale, zeroPoint])];
+}
+
+/** The node that quantises what makes a node's output. */
+function quantisation(
+  at: Surroundings,
+  node: NodeProto,
+  [computed, scale, zeroPoint]: readonly [string, string, string],
+): NodeProto {
+  const inputs = zeroPoint === "" ? [computed, scale] : [computed, scale, zeroPoint];
+  return makeNode("QuantizeLinear", inputs, [node.output[0]!], { name: at.fresh(`${nodeName(node)}.quantise`) });
 }
 
 /** com.microsoft.QAttention, whose inputs stand in another order than Attention's. */
 function lowerAttention(node: NodeProto, at: Surroundings): readonly NodeProto[] | undefined {
   const nodes: NodeProto[] = [];
-  const stream = real(at, nodes, node, [0, 3, 6]);
-  const matrix = real(at, nodes, node, [1, 4, 7]);
+  const stream = real(at, nodes, { node, place: [0, 3, 6] });
+  const matrix = real(at, nodes, { node, place: [1, 4, 7] });
   if (stream === undefined || matrix === undefined) return undefined;
   const [bias, mask, past] = [2, 5, 8].map((index) => node.input[index] ?? "");
   const inputs = [stream, matrix, bias!, mask!, past!];
@@ -102,7 +144,7 @@ function lowerProduct(
 ): readonly NodeProto[] | undefined {
   const nodes: NodeProto[] = [];
   const left = stream(nodes);
-  const right = real(at, nodes, node, matrix);
+  const right = real(at, nodes, { node, place: matrix });
   if (left === undefined || right === undefined) return undefined;
   const addend = node.input[bias];
   const product = addend ? at.fresh(`${node.output[0]}.product`) : node.output[0]!;
@@ -114,8 +156,15 @@ function lowerProduct(
   ];
 }
 
-/** The real numbers that a quantised input stands for; undefined where its scales don't belong to columns. */
-function real(at: Surroundings, nodes: NodeProto[], node: NodeProto, place: Place): string | undefined {
+/**
+ * The real numbers that a quantised input stands for; undefined where its scales don't belong to columns, the dimension `axis` (the
+ * last).
+ */
+function real(
+  at: Surroundings,
+  nodes: NodeProto[],
+  { node, place, axis: given }: { readonly node: NodeProto; readonly place: Place; readonly axis?: number },
+): string | undefined {
   const [value, scale, zeroPoint] = place.map((index) => node.input[index] ?? "") as [string, string, string];
   const before = at.graph.producer(value);
   if (before?.opType === "DynamicQuantizeLinear") return before.input[0];
@@ -123,9 +172,10 @@ function real(at: Surroundings, nodes: NodeProto[], node: NodeProto, place: Plac
   const scales = at.value(scale).shape;
   if (scales === undefined) return undefined;
   const columns = sizeOf(scales);
-  if (columns > 1 && (scales.length !== 1 || columns !== shape?.at(-1))) return undefined;
+  const axis = given ?? (shape?.length ?? 1) - 1;
+  if (columns > 1 && (scales.length !== 1 || columns !== shape?.[axis])) return undefined;
   const inputs = zeroPoint === "" ? [value, scale] : [value, scale, zeroPoint];
-  const attributes = columns > 1 ? { axis: BigInt(shape!.length - 1) } : {};
+  const attributes = columns > 1 ? { axis: BigInt(axis) } : {};
   const make = (output: string): NodeProto =>
     makeNode("DequantizeLinear", inputs, [output], { name: output, attributes });
   const stored = inputs.every((name) => at.graph.scopeOf(name) === at.graph.scopeOf(value));
