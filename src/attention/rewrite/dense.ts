@@ -163,7 +163,33 @@ function writeProjection(
     writer.put(graph, makeNode("FusedMatMul", inputs, node.output, options));
     return;
   }
+  // ONNX Runtime rounds the matrix of a Gemm between dequantisation and quantisation to 8 bits, a MatMul's it leaves alone.
+  if (node.opType === "Gemm" && graph.producer(stream)?.opType === "DequantizeLinear") {
+    writeProduct(writer, projection, name);
+    return;
+  }
   const gemm = node.opType === "Gemm";
   const attributes = gemm ? { attributes: { alpha, beta } } : {};
   writer.put(graph, makeNode(gemm ? "Gemm" : "MatMul", inputs, node.output, { name: node.name, ...attributes }));
+}
+
+/** A Gemm with another matrix as MatMul, Mul and Add. */
+function writeProduct(
+  writer: ModelWriter,
+  { node, graph, elementType, stream, alpha, beta, bias }: Projection,
+  matrix: string,
+): void {
+  const label = node.name || node.output[0]!;
+  const steps: [opType: string, other: string][] = [["MatMul", matrix]];
+  if (alpha !== 1) steps.push(["Mul", writer.scalar(Math.fround(alpha), elementType)]);
+  if (bias !== undefined) {
+    const inputs = [bias, writer.scalar(Math.fround(beta), elementType)];
+    steps.push(["Add", beta === 1 ? bias : writer.node(graph, "Mul", { inputs, label: `${label}/beta` })]);
+  }
+  steps.reduce((value, [opType, other], i) =>
+    writer.node(graph, opType, {
+      inputs: [value, other],
+      label: `${label}/${opType}`,
+      output: i === steps.length - 1 ? node.output[0] : undefined,
+    }), stream);
 }
