@@ -99,7 +99,7 @@ export interface FactorBefore {
 
 /**
  * A factor (length × rank, orthonormal columns) of the first mode that keeps more energy than the one of the sweep before, or, where
- * there is none, nearly as much as the leading one. Where the iteration can't be trusted (see `filteredBasis`), the leading one.
+ * there is none, nearly as much as the leading one (sweeps end no higher for it). Where the iteration can't be trusted (see `filteredBasis`), the leading one.
  */
 export async function improvedFactor(
   engine: TensorEngine,
@@ -113,9 +113,6 @@ export async function improvedFactor(
   if (problem.left) return basis;
   return await leftVectors(engine, problem.matrix, { vectors: basis, rank });
 }
-
-/** Filters from a cold start. */
-const START_FILTERS = 2;
 
 /** The eigenproblem of A Aᵀ or AᵀA for an m×n matrix A, whichever is smaller. */
 class ModeProblem {
@@ -135,9 +132,8 @@ class ModeProblem {
     const { n, rank } = this;
     this.#gram = new Float32Array(await this.engine.gram(this.matrix, this.left ? 0 : 1));
     const diagonal = Float64Array.from({ length: n }, (_, i) => this.#gram![i * (n + 1)]!);
-    let basis = await orthonormalBlock(await this.product(startBlock(diagonal, rank)), n, rank);
-    for (let i = 0; i < START_FILTERS && basis !== undefined; i++) basis = await filteredBasis(this, { basis });
-    return basis;
+    const basis = await orthonormalBlock(await this.product(startBlock(diagonal, rank)), n, rank);
+    return basis && await filteredBasis(this, { basis });
   }
 
   /** A better basis than the one before; undefined where that can't be trusted. */
