@@ -173,7 +173,7 @@ function writeProjection(
   writer.put(graph, makeNode(gemm ? "Gemm" : "MatMul", inputs, node.output, { name: node.name, ...attributes }));
 }
 
-/** A Gemm with another matrix as MatMul, Mul and Add. */
+/** A Gemm with another matrix as MatMul, Mul and Sub: ONNX Runtime makes a Gemm of MatMul and Add again. */
 function writeProduct(
   writer: ModelWriter,
   { node, graph, elementType, stream, alpha, beta, bias }: Projection,
@@ -183,8 +183,8 @@ function writeProduct(
   const steps: [opType: string, other: string][] = [["MatMul", matrix]];
   if (alpha !== 1) steps.push(["Mul", writer.scalar(Math.fround(alpha), elementType)]);
   if (bias !== undefined) {
-    const inputs = [bias, writer.scalar(Math.fround(beta), elementType)];
-    steps.push(["Add", beta === 1 ? bias : writer.node(graph, "Mul", { inputs, label: `${label}/beta` })]);
+    const inputs = [bias, writer.scalar(-Math.fround(beta), elementType)];
+    steps.push(["Sub", writer.node(graph, "Mul", { inputs, label: `${label}/bias` })]);
   }
   steps.reduce((value, [opType, other], i) =>
     writer.node(graph, opType, {
