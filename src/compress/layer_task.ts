@@ -9,7 +9,7 @@ import { MATRICES } from "../attention/types.ts";
 import { digestText } from "./model_folder.ts";
 
 /** Raised whenever the same task may give other numbers, so that older cached factors are not used. */
-export const ALGORITHM_VERSION = 3;
+export const ALGORITHM_VERSION = 4;
 
 const layer = z.int().nonnegative();
 const layout = z.enum(["heads", "reference"]);

@@ -165,4 +165,21 @@ if (!skipGpu) {
     using ops = await createGpuOps({ allowFallbackAdapter: true });
     await checkGolden(trained, ops);
   });
+
+  Deno.test("webgpu: large layers end where they do on the CPU, and not above the golden error by more than 1e-4", async () => {
+    using gpu = await createGpuOps({ allowFallbackAdapter: true });
+    using cpu = await createCpuOps();
+    const cases = golden.cases.filter(({ kind, shape }) =>
+      ["power-law", "low-rank"].includes(kind) && shape[0]! >= 384
+    );
+    assertEquals(cases.length, 4);
+    for (const { kind, shape, seed, ranks, relativeError } of cases) {
+      const weights = weightsOf(goldenTensor(kind, shape, seed!));
+      const result = await decomposeLayer(weights, options({ ranks }), gpu);
+      const expected = await decomposeLayer(weights, options({ ranks }), cpu);
+      const what = `${kind}: ${result.relativeError}, on the CPU ${expected.relativeError}, golden ${relativeError}`;
+      assert(result.relativeError <= relativeError + 1e-4, what);
+      assert(Math.abs(result.relativeError - expected.relativeError) <= 1e-5, what);
+    }
+  });
 }
