@@ -19,3 +19,4 @@ export { rewriteDense } from "./rewrite/dense.ts";
 export { type FactoredModel, type FactorSource, rewriteFactored } from "./rewrite/factored.ts";
 export { type ExtractedWeights, extractWeights } from "./weights.ts";
 export * from "./types.ts";
+export type { FactorNumbers } from "./rewrite/writer.ts";

@@ -6,14 +6,14 @@
  */
 import { type AttentionBlock, type BlockForm, chooseLatent, type FactorSlot, isReduced } from "../attention/mod.ts";
 import type { CachedName } from "../attention/types.ts";
-import type { CacheLayout, CachePart, FactorTensor } from "./artifact.ts";
+import type { CacheLayout, CachePart } from "./artifact.ts";
 
-/** One layer's form and factor tensors, by the names that the graph has for them. */
+/** One layer's form and the shapes of its factor tensors, by the names that the graph has for them. */
 export interface FoldedLayer {
   readonly block: AttentionBlock;
   readonly form: BlockForm;
   readonly slots: readonly FactorSlot[];
-  readonly tensors: ReadonlyMap<string, FactorTensor>;
+  readonly shapes: ReadonlyMap<string, readonly number[]>;
 }
 
 /** The layer with z in its cache where that takes fewer numbers. Its factor tensors are the same. */
@@ -59,7 +59,7 @@ function cachePart(layer: FoldedLayer, name: CachedName, full: CachePart): Cache
 }
 
 /** Shape of the factor `key.b` or `value.b`: z's numbers by those of all heads. */
-function secondShape({ slots, tensors }: FoldedLayer, name: CachedName): readonly [number, number] {
+function secondShape({ slots, shapes }: FoldedLayer, name: CachedName): readonly [number, number] {
   const { name: tensor } = slots.find(({ role }) => role === `${name}.b`)!;
-  return tensors.get(tensor)!.shape as [number, number];
+  return shapes.get(tensor)! as [number, number];
 }

@@ -13,6 +13,7 @@ import type { CompressedModel, CompressionReport } from "./artifact.ts";
 import { chooseTasks, type ChosenTasks, type SpectrumSource } from "./choose.ts";
 import { ContentDigests, withoutPlace } from "./content_digests.ts";
 import { type CompressedLayer, type CompressedMatrix, compressedMatrix, type Decomposed } from "./decomposed.ts";
+import type { FactorFile } from "./factor_file.ts";
 import { type CacheKind, GraphMaker, type WrittenGraph } from "./graphs.ts";
 import { fromFactorFile, type StoredLayer } from "./layer_file.ts";
 import {
@@ -30,6 +31,7 @@ import { type LayerPlan, planLayers } from "./plan.ts";
 import { type CompressionPreview, previewOf } from "./preview.ts";
 import { LayerProgress } from "./progress.ts";
 import { makeReport, type ReportSources } from "./report.ts";
+import { sketched } from "./sketch.ts";
 import { fromSpectrumFile, type LayerSpectrum } from "./spectrum_file.ts";
 import { TaskRunner, type TaskRunnerOptions } from "./task_runner.ts";
 import { externalFiles, graphSource } from "./weight_files.ts";
@@ -146,7 +148,7 @@ export class Compressor {
     return { report, structure, graph, feeds };
   }
 
-  /** Decomposes what the options ask for; what is in the store is read from it. */
+  /** Decomposes what the options ask for; what is in the store is taken from it. */
   async decompose(options: CompressionOptions, run: CompressRun = {}): Promise<Decomposed> {
     const { layers, matrices } = await this.#tasks(this.plan(options), options, run.signal);
     const tasks = this.blocks.flatMap(({ layer }): (LayerTask | MatrixTask)[] => [
@@ -161,9 +163,7 @@ export class Compressor {
     const results = await this.#runner.run(tasks, {
       signal: run.signal,
       decode: (task, file, where): Result =>
-        task.task === "layer"
-          ? { kind: "layer", task, stored: fromFactorFile(file, where) }
-          : { kind: "matrix", task, stored: fromMatrixFile(file, where) },
+        task.task === "layer" ? this.#layer(task, file, where) : this.#matrix(task, file, where),
       onResult: (task, result) =>
         progress.done(
           task,
@@ -172,14 +172,26 @@ export class Compressor {
     });
     return {
       layers: results.flatMap((result): CompressedLayer[] =>
-        result.kind === "layer"
-          ? [{ block: this.blocks[result.task.layer]!, task: result.task, stored: result.stored }]
-          : []
+        result.kind === "layer" ? [{ block: this.blocks[result.task.layer]!, ...result }] : []
       ),
       matrices: results.flatMap((result): CompressedMatrix[] =>
-        result.kind === "matrix" ? [compressedMatrix(this.#feedForward, result.task, result.stored)] : []
+        result.kind === "matrix" ? [compressedMatrix(this.#feedForward, result)] : []
       ),
     };
+  }
+
+  #layer(task: LayerTask, file: FactorFile, where: string): Result {
+    const stored = sketched(fromFactorFile(file, where));
+    const load = (): Promise<StoredLayer> =>
+      this.#runner.read(task, (_task, file, where) => fromFactorFile(file, where));
+    return { kind: "layer", task, stored, load };
+  }
+
+  #matrix(task: MatrixTask, file: FactorFile, where: string): Result {
+    const stored = sketched(fromMatrixFile(file, where));
+    const load = (): Promise<StoredMatrix> =>
+      this.#runner.read(task, (_task, file, where) => fromMatrixFile(file, where));
+    return { kind: "matrix", task, stored, load };
   }
 
   /** The graph with factors as initializers: a file that any ONNX Runtime runs. */
@@ -295,5 +307,5 @@ async function keysOf(
 }
 
 type Result =
-  | { readonly kind: "layer"; readonly task: LayerTask; readonly stored: StoredLayer }
-  | { readonly kind: "matrix"; readonly task: MatrixTask; readonly stored: StoredMatrix };
+  | { readonly kind: "layer" } & Pick<CompressedLayer, "task" | "stored" | "load">
+  | { readonly kind: "matrix" } & Pick<CompressedMatrix, "task" | "stored" | "load">;

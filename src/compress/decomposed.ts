@@ -10,19 +10,24 @@ import type { StoredLayer } from "./layer_file.ts";
 import type { LayerTask, MatrixTask } from "./layer_task.ts";
 import { feedForwardMatrix } from "./matrices.ts";
 import type { StoredMatrix } from "./matrix_file.ts";
+import type { Sketch } from "./sketch.ts";
 
-/** One layer's attention with its decomposition. */
+/** One layer's attention with its decomposition; its numbers stay in the store. */
 export interface CompressedLayer {
   readonly block: AttentionBlock;
   readonly task: LayerTask;
-  readonly stored: StoredLayer;
+  readonly stored: Sketch<StoredLayer>;
+  /** Reads the numbers: arrays of the caller's own. */
+  readonly load: () => Promise<StoredLayer>;
 }
 
-/** One truncated matrix of a feed-forward network. */
+/** One truncated matrix of a feed-forward network; its numbers stay in the store. */
 export interface CompressedMatrix {
   readonly task: MatrixTask;
   readonly shape: readonly [number, number];
-  readonly stored: StoredMatrix;
+  readonly stored: Sketch<StoredMatrix>;
+  /** Reads the numbers: arrays of the caller's own. */
+  readonly load: () => Promise<StoredMatrix>;
   /** `factored` as two matrices where that takes fewer numbers, else `dense` as the one that they make. */
   readonly execution: "factored" | "dense";
 }
@@ -36,10 +41,9 @@ export interface Decomposed {
 /** A truncated matrix, with the way it runs. */
 export function compressedMatrix(
   networks: readonly FeedForwardBlock[],
-  task: MatrixTask,
-  stored: StoredMatrix,
+  { task, stored, load }: Pick<CompressedMatrix, "task" | "stored" | "load">,
 ): CompressedMatrix {
   const { rows, columns } = feedForwardMatrix(networks, task);
   const shape = [rows, columns] as const;
-  return { task, shape, stored, execution: lowRankSaves(shape, stored.factors.rank) ? "factored" : "dense" };
+  return { task, shape, stored, load, execution: lowRankSaves(shape, stored.factors.rank) ? "factored" : "dense" };
 }

@@ -15,6 +15,7 @@ import {
   type BlockForm,
   chooseForm,
   extractWeights,
+  type FactorNumbers,
   type FactorSlot,
   rewriteDense,
   rewriteFactored,
@@ -22,15 +23,18 @@ import {
   withMergedOutput,
 } from "../attention/mod.ts";
 import { type AttentionWeights, MATRICES, type MatrixName } from "../attention/types.ts";
-import { matmul } from "../linalg/mod.ts";
-import type { OnnxModel } from "../onnx/model.ts";
+import { externalTensors, type OnnxModel } from "../onnx/model.ts";
 import { withSizes } from "../onnx/value_info.ts";
+import { release } from "../release.ts";
 import { foldFactors, lowRankSaves, reconstruct } from "../tucker/mod.ts";
 import type { LayerFactors } from "../tucker/types.ts";
 import type { CacheLayout, CompressedModel, FactorTensor, GraphSource } from "./artifact.ts";
 import type { CompressedLayer, CompressedMatrix, Decomposed } from "./decomposed.ts";
 import { cacheLayout, type FoldedLayer, fullCache, withLatent } from "./cache_layout.ts";
+import { LayerTensors } from "./layer_tensors.ts";
 import { storedShape } from "./matrices.ts";
+import { networkForm, networkShape, networkTensor } from "./network_tensors.ts";
+import { releaseNumbers, type Sketch } from "./sketch.ts";
 
 /**
  * How a decoder's cache is kept: in the model's own shapes (`full`), in r2 numbers per head (`per-head`), or layer by layer as
@@ -55,16 +59,25 @@ interface FactoredGraph {
   readonly feedForwardSlots: readonly FeedForwardSlot[];
 }
 
+/** A layer with its tensors, which may be made only when the model is written. */
+interface PreparedLayer extends FoldedLayer {
+  readonly tensors: ReadonlyMap<string, FactorNumbers>;
+}
+
 /** Makes the graphs of one model. Those that take factors as inputs are made once for each structure. */
 export class GraphMaker {
   readonly #model: OnnxModel;
   readonly #sourceOf: (model: OnnxModel) => Promise<GraphSource>;
   readonly #graphs = new Map<string, Promise<FactoredGraph>>();
+  /** Whether the model keeps weights beside its graph; else all are in memory, and so may be what takes their place. */
+  readonly #external: boolean;
+  readonly #turn = new LayerTensors();
 
   /** @param sourceOf hands a graph over to the runtime */
   constructor(model: OnnxModel, sourceOf: (model: OnnxModel) => Promise<GraphSource>) {
     this.#model = model;
     this.#sourceOf = sourceOf;
+    this.#external = externalTensors(model).next().done !== true;
   }
 
   /** The graph that takes its factors as inputs, and the factors. */
@@ -74,8 +87,12 @@ export class GraphMaker {
     const structure = [structureKey(forms), feedForwardKey(networkForms)].filter((key) => key !== "").join(" ");
     const { model, source, slots, feedForwardSlots } = await this.#factored(structure, forms, networkForms);
     const feeds: Record<string, FactorTensor> = {};
-    const folded = layers.map((layer) => this.#fold(layer, slots, forms));
-    for (const { tensors } of folded) tensors.forEach((tensor, name) => feeds[name] = tensor);
+    const folded: FoldedLayer[] = [];
+    for (const layer of layers) {
+      const { tensors, ...shapes } = await this.#fold(layer, slots, forms);
+      tensors.forEach((tensor, name) => feeds[name] = tensor);
+      folded.push(shapes);
+    }
     for (const slot of feedForwardSlots) feeds[slot.name] = await networkTensor(slot, matrices);
     return { model, structure, graph: source, feeds, caches: cachesOf(folded) };
   }
@@ -87,35 +104,42 @@ export class GraphMaker {
     return { ...written, structure: `dense ${crypto.randomUUID()}`, graph, feeds: {} };
   }
 
-  /** The graph with factors as initializers: a file that any ONNX Runtime runs. */
+  /**
+   * The graph with factors as initializers: a file that any ONNX Runtime runs. Where the model keeps its weights in external data,
+   * factors are folded when the model is written, one layer at a time; before that, where ranks alone don't tell their shapes.
+   */
   async withFactors({ layers, matrices }: Decomposed, cache: CacheKind): Promise<WrittenGraph> {
     const forms = formsOf(layers, cache);
     const { slots: twoSlots } = rewriteFactored(this.#model, forms, { factors: "inputs" });
-    const asTwo = layers.map((layer) => this.#fold(layer, twoSlots, forms));
+    const asTwo: PreparedLayer[] = [];
+    for (const layer of layers) asTwo.push(await this.#prepare(layer, twoSlots, forms));
     // With the ranks at hand, products and caches take the form of fewest numbers.
     const chosen = new Map(asTwo.map((layer) => [layer.block.layer, mergedOutput(layer)]));
     const { slots } = rewriteFactored(this.#model, chosen, { factors: "inputs" });
-    const folded = layers.map((layer, i) => {
+    const prepared: PreparedLayer[] = [];
+    for (const [i, layer] of layers.entries()) {
       const same = chosen.get(layer.block.layer) === asTwo[i]!.form;
-      const made = same ? asTwo[i]! : this.#fold(layer, slots, chosen);
-      return cache === "compressed" ? withLatent(made) : made;
-    });
-    const tensors = new Map(folded.flatMap((each) => [...each.tensors]));
-    const written = new Map(folded.map(({ block, form }) => [block.layer, form]));
+      const made = same ? asTwo[i]! : await this.#prepare(layer, slots, chosen);
+      prepared.push(cache === "compressed" ? { ...made, ...withLatent(made) } : made);
+    }
+    const tensors = new Map(prepared.flatMap((each) => [...each.tensors]));
+    const written = new Map(prepared.map(({ block, form }) => [block.layer, form]));
     const { model } = rewriteFactored(this.#model, written, {
       factors: "initializers",
       tensors: (slot) => tensors.get(slot.name)!,
     });
     const whole = await this.#withNetworks(withSizes(model, rankSizes(slots, tensors)), matrices, networkForm);
-    return { model: whole, caches: cachesOf(folded) };
+    return { model: whole, caches: cachesOf(prepared) };
   }
 
   /** The graph with dense reconstructions in place of the decomposed weights. */
   async withReconstructions({ layers, matrices }: Decomposed): Promise<WrittenGraph> {
     const weights = new Map<number, AttentionWeights>();
-    for (const { block, stored, task } of layers) {
+    for (const { block, task, load } of layers) {
       const original = extractWeights(this.#model, block).weights;
-      weights.set(block.layer, await reconstruct(stored.decomposition.factors, original, task.layout));
+      const { decomposition } = await load();
+      weights.set(block.layer, await reconstruct(decomposition.factors, original, task.layout));
+      releaseNumbers(decomposition);
     }
     const model = rewriteDense(this.#model, weights);
     const written = await this.#withNetworks(model, matrices, (matrix) => ({ ...networkForm(matrix), form: "dense" }));
@@ -159,49 +183,119 @@ export class GraphMaker {
     formFor: (matrix: CompressedMatrix) => FeedForwardForm,
   ): Promise<OnnxModel> {
     const forms = matrices.map(formFor);
-    const tensors = new Map<string, FactorTensor>();
+    const tensors = new Map<string, FactorNumbers>();
     const { slots } = rewriteFeedForward(this.#model, target, { forms, source: { factors: "inputs" } });
-    for (const slot of slots) tensors.set(slot.name, await networkTensor(slot, matrices));
+    for (const slot of slots) {
+      const waits = {
+        shape: networkShape(slot, matrices),
+        data: async () => (await networkTensor(slot, matrices)).data,
+      };
+      tensors.set(slot.name, this.#external ? waits : await networkTensor(slot, matrices));
+    }
     return rewriteFeedForward(this.#model, target, {
       forms,
       source: { factors: "initializers", tensors: ({ name }) => tensors.get(name)! },
     }).model;
   }
 
-  #fold(
-    { block, stored }: CompressedLayer,
+  /** A layer folded, or, where weights lie in external data, with what folds it when the model is written. */
+  async #prepare(
+    layer: CompressedLayer,
     slots: readonly FactorSlot[],
     forms: ReadonlyMap<number, BlockForm>,
-  ): FoldedLayer {
-    const { factors } = stored.decomposition;
-    const { weights, biases } = extractWeights(this.#model, block);
+  ): Promise<PreparedLayer> {
+    if (!this.#external) return await this.#fold(layer, slots, forms);
+    const make = async (): Promise<Map<string, Float32Array>> => {
+      const { tensors } = await this.#fold(layer, slots, forms);
+      return new Map([...tensors].map(([name, { data }]) => [name, data]));
+    };
+    const sizes = this.#sizes(layer, slots, forms) ?? await this.#measure(layer, slots, forms);
+    const tensors = new Map([...sizes.shapes].map(([name, shape]) => [name, {
+      shape,
+      data: () => this.#turn.take(make, name),
+    }]));
+    return { ...sizes, tensors };
+  }
+
+  /** Folds a layer to learn the shapes. */
+  async #measure(
+    layer: CompressedLayer,
+    slots: readonly FactorSlot[],
+    forms: ReadonlyMap<number, BlockForm>,
+  ): Promise<FoldedLayer> {
+    const { tensors, ...sizes } = await this.#fold(layer, slots, forms);
+    for (const { data } of tensors.values()) release(data);
+    return sizes;
+  }
+
+  /** The shapes, where they follow from the ranks: all four matrices in one decomposition have the same. */
+  #sizes(
+    { block, stored: { decomposition: { factors } } }: CompressedLayer,
+    slots: readonly FactorSlot[],
+    forms: ReadonlyMap<number, BlockForm>,
+  ): FoldedLayer | undefined {
+    if (factors.kind !== "tucker4") return undefined;
+    const [r1, r2] = factors.factors.ranks;
+    const own = slots.filter((slot) => slot.layer === block.layer);
+    const sizeOf = (size: number | string): number => {
+      if (typeof size === "number") return size;
+      const { count, rank } = symbolOf(size);
+      return count * (rank.endsWith(".r1") ? r1 : r2);
+    };
+    const shapes = new Map(own.map(({ name, shape }) => [name, shape.map(sizeOf)]));
+    return { block, form: forms.get(block.layer)!, slots: own, shapes };
+  }
+
+  /** What the graph takes in place of a layer's weights; factors and weights that were read for it are given back. */
+  async #fold(
+    { block, load }: CompressedLayer,
+    slots: readonly FactorSlot[],
+    forms: ReadonlyMap<number, BlockForm>,
+  ): Promise<FoldedLayer & { readonly tensors: ReadonlyMap<string, FactorTensor> }> {
+    const { decomposition } = await load();
+    using extracted = extractWeights(this.#model, block);
     const own = slots.filter((slot) => slot.layer === block.layer);
     const form = forms.get(block.layer)!;
-    return { block, form, slots: own, tensors: foldFactors(factors, biases, weights, form, own) };
+    const tensors = foldFactors(decomposition.factors, extracted.biases, extracted.weights, form, own);
+    releaseNumbers(decomposition);
+    return {
+      block,
+      form,
+      slots: own,
+      tensors,
+      shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
+    };
   }
 }
 
 /** The layer's form, with its two output matrices multiplied where that makes them no larger. */
-function mergedOutput({ block, form, slots, tensors }: FoldedLayer): BlockForm {
+function mergedOutput({ block, form, slots, shapes }: FoldedLayer): BlockForm {
   const slot = slots.find(({ role }) => role === "output.a");
   return slot === undefined
     ? form
-    : withMergedOutput(form, tensors.get(slot.name)!.shape as [number, number], block.hiddenSize);
+    : withMergedOutput(form, shapes.get(slot.name)! as [number, number], block.hiddenSize);
 }
 
 /** The ranks that slots name (`layer0.key.r2`, or `4*layer0.key.r2`), as the tensors have them: a file's caches are of fixed sizes. */
 function rankSizes(
   slots: readonly FactorSlot[],
-  tensors: ReadonlyMap<string, FactorTensor>,
+  tensors: ReadonlyMap<string, FactorNumbers>,
 ): ReadonlyMap<string, number> {
   const sizes = new Map<string, number>();
   for (const { name, shape } of slots) {
     for (const [axis, size] of shape.entries()) {
-      const [, count = "1", rank] = /^(?:(\d+)\*)?(.+)$/.exec(String(size)) ?? [];
-      if (typeof size === "string") sizes.set(rank!, tensors.get(name)!.shape[axis]! / Number(count));
+      if (typeof size !== "string") continue;
+      const { count, rank } = symbolOf(size);
+      sizes.set(rank, tensors.get(name)!.shape[axis]! / count);
     }
   }
   return sizes;
+}
+
+/** `4*layer0.key.r2`: four times a rank. */
+function symbolOf(size: string): { readonly count: number; readonly rank: string } {
+  const [, count = "1", rank] = /^(?:(\d+)\*)?(.+)$/.exec(size)!;
+  return { count: Number(count), rank: rank! };
 }
 
 function cachesOf(folded: readonly FoldedLayer[]): ReadonlyMap<number, CacheLayout> {
@@ -217,7 +311,7 @@ function formsOf(layers: readonly CompressedLayer[], cache: CacheKind): Readonly
 }
 
 /** How a block runs with these factors: a truncated matrix as one where two would be larger. */
-function formOf(block: AttentionBlock, factors: LayerFactors, kind: CacheKind): BlockForm {
+function formOf(block: AttentionBlock, factors: Sketch<LayerFactors>, kind: CacheKind): BlockForm {
   const cache = kind === "full" ? "full" : "compressed";
   if (factors.kind === "tucker4") return chooseForm(block, factors.kind, { r3: factors.factors.ranks[2], cache });
   const matrices = Object.keys(factors.matrices) as MatrixName[];
@@ -228,22 +322,4 @@ function formOf(block: AttentionBlock, factors: LayerFactors, kind: CacheKind): 
     return truncated !== undefined && !lowRankSaves(storedShape(block, name), truncated.rank);
   });
   return { ...form, ...Object.fromEntries(dense.map((name) => [name, "dense"])) };
-}
-
-function networkForm({ task: { layer, index, matrix }, execution }: CompressedMatrix): FeedForwardForm {
-  return { layer, index, matrix, form: execution === "factored" ? "pair" : "dense" };
-}
-
-/** What a slot of a network takes. */
-async function networkTensor(
-  { layer, index, matrix, part }: FeedForwardSlot,
-  matrices: readonly CompressedMatrix[],
-): Promise<FactorTensor> {
-  const { shape: [m, n], stored: { factors: { left, right, rank } } } = matrices.find(({ task }) =>
-    task.layer === layer && task.index === index && task.matrix === matrix
-  )!;
-  if (part === "a") return { shape: [m, rank], data: left };
-  if (part === "b") return { shape: [rank, n], data: right };
-  const product = await matmul(new Float64Array(left), new Float64Array(right), { m, k: rank, n });
-  return { shape: [m, n], data: Float32Array.from(product) };
 }

@@ -26,6 +26,7 @@ import type { ModelFolder } from "./model_folder.ts";
 import type { CompressionOptions } from "./options.ts";
 import type { UsedOps } from "./ops_source.ts";
 import { tensorShape } from "./plan.ts";
+import type { Sketch } from "./sketch.ts";
 import { weightBytes } from "./weight_files.ts";
 
 /** What a report is made from. */
@@ -162,7 +163,7 @@ function feedForwardTotals(
 }
 
 /** Numbers in the factors, and in the matrices that stay whole or run as one, since two would be larger. */
-function factorParameters(factors: LayerFactors, block: AttentionBlock): number {
+function factorParameters(factors: Sketch<LayerFactors>, block: AttentionBlock): number {
   if (factors.kind === "tucker4") {
     const { u1, u2, u3, core } = factors.factors;
     return u1.length + u2.length + u3.length + core.length;
@@ -170,18 +171,18 @@ function factorParameters(factors: LayerFactors, block: AttentionBlock): number 
   const matrixParameters = layerParameters(tensorShape(block)) / 4;
   const compressed = factors.kind === "tucker3"
     ? Object.values(factors.matrices).map(({ u1, u2, core }) => u1.length + u2.length + core.length)
-    : (Object.entries(factors.matrices) as [MatrixName, LowRankFactors][]).map(([name, { left, right, rank }]) =>
-      lowRankSaves(storedShape(block, name), rank) ? left.length + right.length : matrixParameters
-    );
+    : (Object.entries(factors.matrices) as [MatrixName, Sketch<LowRankFactors>][]).map((
+      [name, { left, right, rank }],
+    ) => lowRankSaves(storedShape(block, name), rank) ? left.length + right.length : matrixParameters);
   return sum(compressed) + (4 - compressed.length) * matrixParameters;
 }
 
-function matrixRanksOf(matrices: Partial<Record<MatrixName, LowRankFactors>>): MatrixRanks {
+function matrixRanksOf(matrices: Sketch<Partial<Record<MatrixName, LowRankFactors>>>): MatrixRanks {
   const rank = (name: MatrixName): number | null => matrices[name]?.rank ?? null;
   return { q: rank("query"), k: rank("key"), v: rank("value"), o: rank("output") };
 }
 
-function ranksOf(factors: LayerFactors): Ranks | null {
+function ranksOf(factors: Sketch<LayerFactors>): Ranks | null {
   if (factors.kind === "tucker4") return factors.factors.ranks;
   if (factors.kind === "low-rank") return null;
   const first = Object.values(factors.matrices)[0];

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { kill } from "node:process";
 import { TuckerdError } from "../errors.ts";
 import { log } from "../log.ts";
+import { release } from "../release.ts";
 import { decodeFactorFile, type FactorFile } from "./factor_file.ts";
 
 /** Factor files by key. */
@@ -66,6 +67,8 @@ export class FactorStore implements AsyncDisposable {
       log(0, `${(error as Error).message}; computing it again`);
       await Deno.remove(path);
       return undefined;
+    } finally {
+      release(bytes);
     }
   }
 

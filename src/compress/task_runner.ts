@@ -76,6 +76,24 @@ export class TaskRunner {
     });
   }
 
+  /**
+   * The result of a task that has run, read again.
+   *
+   * @throws TuckerdError `failed` if its file is gone
+   */
+  async read<T extends Task, R>(task: T, decode: TaskRun<T, R>["decode"]): Promise<R> {
+    const { store } = this.#options;
+    const path = store.path(this.#keyOf(task));
+    const file = await store.read(this.#keyOf(task));
+    if (file === undefined) {
+      throw new TuckerdError(
+        "failed",
+        `${path}, the result for layer ${task.layer}, is gone from the store; ask again`,
+      );
+    }
+    return decode(task, file, path);
+  }
+
   /** Where the full HOSVD is kept that a task's factors are sliced from. */
   #fullFile(task: Task): string | null {
     if (task.task !== "layer" || task.algorithm !== "hosvd") return null;

@@ -6,6 +6,7 @@
  */
 import { create } from "@bufbuild/protobuf";
 import { dirname } from "@std/path/mod.js";
+import { release } from "../release.ts";
 import { withFields } from "./codec.ts";
 import { externalLocation } from "./external.ts";
 import { StringStringEntryProtoSchema, type TensorProto, TensorProto_DataLocation } from "./gen/onnx_pb.ts";
@@ -99,15 +100,23 @@ export async function writePacked(file: PackedFile, from: string, to: string): P
   await output.sync();
 }
 
-/** Writes tensors' bytes behind each other from their offsets on, to a new file or behind what a packed one holds. */
-export async function writeTensors(
-  path: string,
-  tensors: readonly { readonly data: Uint8Array; readonly offset: number }[],
-): Promise<void> {
+/** A tensor on its way to a file: its bytes, or what makes them, and where they go. */
+export interface PlacedTensor {
+  readonly data: Uint8Array | (() => Promise<Uint8Array>);
+  readonly offset: number;
+}
+
+/**
+ * Writes tensors' bytes behind each other from their offsets on, to a new file or behind what a packed one holds. Bytes that are made
+ * here are given back before the next are.
+ */
+export async function writeTensors(path: string, tensors: readonly PlacedTensor[]): Promise<void> {
   using output = await Deno.open(path, { write: true, create: true });
   for (const { data, offset } of tensors) {
+    const bytes = data instanceof Uint8Array ? data : await data();
     await output.seek(offset, Deno.SeekMode.Start);
-    for (let at = 0; at < data.byteLength;) at += await output.write(data.subarray(at));
+    for (let at = 0; at < bytes.byteLength;) at += await output.write(bytes.subarray(at));
+    if (bytes !== data) release(bytes);
   }
   await output.sync();
 }

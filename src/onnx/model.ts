@@ -17,6 +17,11 @@ export interface OnnxModel {
   readonly path: string;
   /** The folder that external data is relative to. */
   readonly folder: string;
+  /**
+   * Initializers of the main graph that have no numbers yet: what makes those when the model is written, so that memory holds a few of
+   * them at a time. The arrays are the caller's.
+   */
+  readonly later?: ReadonlyMap<string, () => Promise<Float32Array>>;
   /** The file of the first call, where this one is for the calls after it: it fills the cache that this one reads. */
   readonly firstCall?: OnnxModel;
 }
@@ -60,9 +65,13 @@ async function isFile(path: string): Promise<boolean> {
 /**
  * The encoded model.
  *
- * @throws TuckerdError "failed" if it would be longer than a protobuf message can be (2 GiB).
+ * @throws TuckerdError "failed" if it would be longer than a protobuf message can be (2 GiB); TypeError if it has tensors whose
+ * numbers are made when it is written.
  */
 export function encodeModel(model: OnnxModel): Uint8Array<ArrayBuffer> {
+  if (model.later !== undefined) {
+    throw new TypeError(`the numbers of ${model.later.size} tensors are made when the model is written: use saveModel`);
+  }
   const pieces = encodeModelPieces(model.proto);
   checkLength(model, byteLength(pieces));
   const bytes = new Uint8Array(byteLength(pieces));

@@ -6,11 +6,21 @@
 import { basename, dirname, resolve } from "@std/path/mod.js";
 import { TuckerdError } from "../errors.ts";
 import { byteLength, encodeModelPieces, MAX_MODEL_BYTES, withFields } from "./codec.ts";
-import { externalTensor, movedTensor, nextPage, packData, writePacked, writeTensors } from "./data_files.ts";
+import { release } from "../release.ts";
+import {
+  externalTensor,
+  movedTensor,
+  nextPage,
+  packData,
+  type PlacedTensor,
+  writePacked,
+  writeTensors,
+} from "./data_files.ts";
 import { externalLocation } from "./external.ts";
 import { type ModelProto, type TensorProto, TensorProto_DataLocation } from "./gen/onnx_pb.ts";
 import { mapGraph } from "./map_graph.ts";
 import { externalTensors, type OnnxModel } from "./model.ts";
+import { byteSizeOf, floatTensor, tensorShape } from "./tensor.ts";
 
 /** Smaller tensors stay in the graph, as ONNX's own tools have it: shapes and the like are read from there. */
 const LEAST_EXTERNAL_BYTES = 1024;
@@ -20,7 +30,8 @@ const LEAST_EXTERNAL_BYTES = 1024;
  *
  * In the folder that the model came from, the new file refers to the external data that is there, untouched. In another one, files of
  * the same names hold what the model still uses of them (`NAME_2` where another graph's data has the name). New tensors of 1 KiB and more join the external data, in `NAME.onnx_data`,
- * where the model has some, or where the graph would otherwise be longer than a protobuf message can be (2 GiB).
+ * where the model has some, or where the graph would otherwise be longer than a protobuf message can be (2 GiB), or where
+ * tensors' numbers are made only now (`later`).
  *
  * @throws TuckerdError "failed" if the disk refuses, `NAME.onnx_data` is there already, or data to refer to is a link
  */
@@ -42,10 +53,10 @@ export async function saveModel(model: OnnxModel, path: string): Promise<void> {
       ? model.proto
       : changed(model.proto, (tensor) => isExternal(tensor) ? movedTensor(tensor, packed) : tensor);
     let pieces = encodeModelPieces(proto);
-    if (external.length > 0 || byteLength(pieces) > MAX_MODEL_BYTES) {
+    if (external.length > 0 || model.later !== undefined || byteLength(pieces) > MAX_MODEL_BYTES) {
       const location = `${basename(path)}_data`;
       const before = packed.find((file) => file.target === location);
-      const own = takenOut(proto, { location, offset: before?.size ?? 0 });
+      const own = takenOut({ ...model, proto }, { location, offset: before?.size ?? 0 });
       if (own.tensors.length > 0) {
         const target = `${folder}/${location}`;
         if (before === undefined) await refuseExisting(target);
@@ -63,22 +74,32 @@ export async function saveModel(model: OnnxModel, path: string): Promise<void> {
   }
 }
 
-/** A model whose larger initializers lie in a file from an offset on, and what goes there. */
+/** A model whose larger initializers, and those without numbers yet, lie in a file from an offset on; and what goes there. */
 function takenOut(
-  proto: ModelProto,
+  { proto, later }: Pick<OnnxModel, "proto" | "later">,
   file: { readonly location: string; readonly offset: number },
-): { readonly proto: ModelProto; readonly tensors: readonly { readonly data: Uint8Array; readonly offset: number }[] } {
+): { readonly proto: ModelProto; readonly tensors: readonly PlacedTensor[] } {
   const initializers = new Set(proto.graph?.initializer);
-  const tensors: { data: Uint8Array; offset: number }[] = [];
+  const tensors: PlacedTensor[] = [];
   let end = file.offset;
   const result = changed(proto, (tensor) => {
-    if (!initializers.has(tensor) || tensor.rawData.byteLength < LEAST_EXTERNAL_BYTES) return tensor;
+    if (!initializers.has(tensor)) return tensor;
+    const make = later?.get(tensor.name);
+    if (make === undefined && tensor.rawData.byteLength < LEAST_EXTERNAL_BYTES) return tensor;
     const offset = nextPage(end);
-    end = offset + tensor.rawData.byteLength;
-    tensors.push({ data: tensor.rawData, offset });
+    end = offset + (make === undefined ? tensor.rawData.byteLength : byteSizeOf(tensor));
+    tensors.push({ data: make === undefined ? tensor.rawData : () => madeBytes(tensor, make), offset });
     return externalTensor(tensor, { location: file.location, offset });
   });
   return { proto: result, tensors };
+}
+
+/** A tensor's numbers in its own type. */
+async function madeBytes(tensor: TensorProto, make: () => Promise<Float32Array>): Promise<Uint8Array> {
+  const numbers = await make();
+  const { rawData } = floatTensor(tensor.name, tensorShape(tensor), numbers, tensor.dataType);
+  if (rawData.buffer !== numbers.buffer) release(numbers);
+  return rawData;
 }
 
 async function writeGraph(path: string, pieces: readonly Uint8Array[]): Promise<void> {

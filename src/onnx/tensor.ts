@@ -230,6 +230,12 @@ export function floatTensor(
   return create(TensorProtoSchema, { name, dims: shape.map(BigInt), dataType, rawData });
 }
 
+/** A new tensor of a floating type without numbers: they are made when its model is written (`OnnxModel.later`). */
+export function laterTensor(name: string, shape: readonly number[], dataType: number): TensorProto {
+  floatBytes(dataType);
+  return create(TensorProtoSchema, { name, dims: shape.map(BigInt), dataType });
+}
+
 /** A new int64 tensor; a list unless a shape is given. */
 export function int64Tensor(
   name: string,

@@ -34,9 +34,8 @@ export class TestSession implements AsyncDisposable {
     const extra = { session: { qdq_matmulnbits_accuracy_level: "1" } } as const;
     const options = { logSeverityLevel: 3, intraOpNumThreads: 1, extra } as const;
     if (!("proto" in model)) return new TestSession(await ort.InferenceSession.create(model.path, options));
-    const external = [...tensorsOf(model.proto.graph!)].some((tensor) =>
-      tensor.dataLocation === TensorProto_DataLocation.EXTERNAL
-    );
+    const external = model.later !== undefined ||
+      [...tensorsOf(model.proto.graph!)].some((tensor) => tensor.dataLocation === TensorProto_DataLocation.EXTERNAL);
     if (!external) return new TestSession(await ort.InferenceSession.create(encodeModel(model), options));
     const folder = await Deno.makeTempDir();
     await saveModel(model, `${folder}/model.onnx`);

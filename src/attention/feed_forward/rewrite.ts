@@ -10,10 +10,10 @@
 import { Graph } from "../../onnx/graph.ts";
 import type { OnnxModel } from "../../onnx/model.ts";
 import type { NodeProto } from "../../onnx/node.ts";
-import { DataType, floatTensor } from "../../onnx/tensor.ts";
+import { DataType } from "../../onnx/tensor.ts";
 import { tensorInfo } from "../../onnx/value_info.ts";
 import { analyse, type Analysis } from "../find.ts";
-import { ModelWriter } from "../rewrite/writer.ts";
+import { type FactorNumbers, ModelWriter } from "../rewrite/writer.ts";
 import type { Projection } from "../trace/projection.ts";
 import { locatedMatrix } from "./find.ts";
 import type { FeedForwardForm, FeedForwardSlot, MatrixForm } from "./types.ts";
@@ -23,7 +23,7 @@ export type FeedForwardSource =
   | { readonly factors: "inputs" }
   | {
     readonly factors: "initializers";
-    readonly tensors: (slot: FeedForwardSlot) => { readonly shape: readonly number[]; readonly data: Float32Array };
+    readonly tensors: (slot: FeedForwardSlot) => FactorNumbers;
   };
 
 /** A rewritten model and the tensors that its networks take. */
@@ -122,7 +122,7 @@ function addTensor(
   const { shape, data } = source.tensors(slot);
   const fits = shape.length === 2 && slot.shape.every((size, i) => typeof size === "string" || size === shape[i]);
   if (!fits) throw new RangeError(`factor ${slot.name} needs shape [${slot.shape}], got [${shape}]`);
-  writer.initializer(floatTensor(slot.name, shape, data, type));
+  writer.floats({ name: slot.name, type }, { shape, data });
   return slot.name;
 }
 

@@ -15,7 +15,7 @@
 import { TuckerdError } from "../../errors.ts";
 import type { Graph } from "../../onnx/graph.ts";
 import type { OnnxModel } from "../../onnx/model.ts";
-import { DataType, floatTensor } from "../../onnx/tensor.ts";
+import { DataType } from "../../onnx/tensor.ts";
 import { tensorInfo } from "../../onnx/value_info.ts";
 import { analyse, type LocatedBlock, locatedBlock } from "../find.ts";
 import { isReduced, slotsOf } from "../form.ts";
@@ -23,10 +23,10 @@ import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
 import { writeExpandedOutput, writeExpandedProjections, writeTwins } from "./expanded.ts";
 import { writeFused, writeUngroupedOperator } from "./fused.ts";
 import { writeReducedQueryKey, writeReducedValueOutput } from "./reduced.ts";
-import { addPackedFactors, type FactorNumbers, packedRoles } from "./packed.ts";
+import { addPackedFactors, packedRoles } from "./packed.ts";
 import { replaceShapeReaders } from "./shapes.ts";
 import { type Factor, SiteWriter } from "./site_writer.ts";
-import { ModelWriter } from "./writer.ts";
+import { type FactorNumbers, ModelWriter } from "./writer.ts";
 
 /** Where a rewritten graph takes its factors from. */
 export type FactorSource =
@@ -125,7 +125,7 @@ function addFactor(
     return { slot, value: writer.node(graph, "Cast", { inputs: [slot.name], label: `${slot.name}.cast`, attributes }) };
   }
   const { shape, data } = numbersOf(slot, source);
-  writer.initializer(floatTensor(slot.name, shape, data, type));
+  writer.floats({ name: slot.name, type }, { shape, data });
   return { slot, value: slot.name };
 }
 

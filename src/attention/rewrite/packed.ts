@@ -9,10 +9,10 @@
  *
  * @module
  */
-import { floatTensor } from "../../onnx/tensor.ts";
+import { release } from "../../release.ts";
 import type { LocatedBlock } from "../find.ts";
 import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
-import type { ModelWriter } from "./writer.ts";
+import type { FactorNumbers, ModelWriter, Numbers } from "./writer.ts";
 
 const PARTS = ["query", "key", "value"] as const;
 
@@ -26,12 +26,6 @@ export interface PackedFactors {
   readonly widths: readonly number[];
   /** Version of the standard operators in the model: Split takes sizes as an input from 13 on. */
   readonly opset: number;
-}
-
-/** Numbers of a factor. */
-export interface FactorNumbers {
-  readonly shape: readonly number[];
-  readonly data: Float32Array;
 }
 
 /** The factors that a block takes joined; none where its parts read different z, or are read one by one. */
@@ -62,24 +56,49 @@ export function addPackedFactors(
   const widths = parts.map(({ shape }) => shape[1]!);
   const width = widths.reduce((sum, each) => sum + each, 0);
   const rows = parts[0]!.shape[0]!;
-  const data = new Float32Array(rows * width);
+  const add = (role: string, shape: readonly number[], data: Numbers): string => {
+    const name = writer.fresh(`tuckerd.layer${slots[0]!.layer}.${role}`);
+    writer.floats({ name, type }, { shape, data });
+    return name;
+  };
+  const matrix = add(
+    "packed.b",
+    [rows, width],
+    joined(parts.map(({ data }) => data), (all) => sideBySide(all, widths)),
+  );
+  const query = of("query.bias");
+  if (query === undefined) return { matrix, bias: undefined, widths, opset };
+  const padded = joined([query.data], ([bias]) => {
+    const whole = new Float32Array(width);
+    whole.set(bias!);
+    return whole;
+  });
+  return { matrix, bias: add("packed.bias", [width], padded), widths, opset };
+}
+
+/** What is made of numbers, now or when they are there. */
+function joined(parts: readonly Numbers[], join: (parts: readonly Float32Array[]) => Float32Array): Numbers {
+  if (parts.every((part) => part instanceof Float32Array)) return join(parts);
+  return async () => {
+    const made: Float32Array[] = [];
+    for (const part of parts) made.push(part instanceof Float32Array ? part : await part());
+    const whole = join(made);
+    for (const [i, part] of parts.entries()) if (!(part instanceof Float32Array)) release(made[i]!);
+    return whole;
+  };
+}
+
+function sideBySide(parts: readonly Float32Array[], widths: readonly number[]): Float32Array {
+  const width = widths.reduce((sum, each) => sum + each, 0);
+  const rows = parts[0]!.length / widths[0]!;
+  const whole = new Float32Array(rows * width);
   let column = 0;
-  for (const part of parts) {
-    const columns = part.shape[1]!;
+  for (const [i, part] of parts.entries()) {
+    const columns = widths[i]!;
     for (let r = 0; r < rows; r++) {
-      data.set(part.data.subarray(r * columns, (r + 1) * columns), r * width + column);
+      whole.set(part.subarray(r * columns, (r + 1) * columns), r * width + column);
     }
     column += columns;
   }
-  const add = (role: string, shape: readonly number[], values: Float32Array): string => {
-    const name = writer.fresh(`tuckerd.layer${slots[0]!.layer}.${role}`);
-    writer.initializer(floatTensor(name, shape, values, type));
-    return name;
-  };
-  const matrix = add("packed.b", [rows, width], data);
-  const query = of("query.bias");
-  if (query === undefined) return { matrix, bias: undefined, widths, opset };
-  const bias = new Float32Array(width);
-  bias.set(query.data);
-  return { matrix, bias: add("packed.bias", [width], bias), widths, opset };
+  return whole;
 }

@@ -16,9 +16,18 @@ import {
   type TensorProto,
   type ValueInfoProto,
 } from "../../onnx/node.ts";
-import { DataType, floatTensor, int64Tensor } from "../../onnx/tensor.ts";
+import { DataType, floatTensor, int64Tensor, laterTensor } from "../../onnx/tensor.ts";
 import { typeInfo } from "../../onnx/value_info.ts";
 import { type LoweredGraph, placedLowerings } from "../lower/restore.ts";
+
+/** Numbers, or what makes them when the model is written: in an array of the writer's own. */
+export type Numbers = Float32Array | (() => Promise<Float32Array>);
+
+/** Numbers of a factor. */
+export interface FactorNumbers {
+  readonly shape: readonly number[];
+  readonly data: Numbers;
+}
 
 /** A graph edit under construction. */
 interface OpenEdit extends GraphEdit {
@@ -35,6 +44,7 @@ export class ModelWriter {
   readonly #names: NameSource;
   readonly #edits = new Map<Graph, OpenEdit>();
   readonly #constants = new Map<string, string>();
+  readonly #later = new Map<string, () => Promise<Float32Array>>();
   /** Nodes of the branch that is being written. */
   #branch: NodeProto[] | undefined;
 
@@ -118,6 +128,14 @@ export class ModelWriter {
     this.#edit(this.#source.graph).initializers.push(tensor);
   }
 
+  /** Adds an initializer of a floating type, whose numbers may be made when the model is written. */
+  floats(to: { readonly name: string; readonly type: number }, { shape, data }: FactorNumbers): void {
+    const { name, type } = to;
+    if (data instanceof Float32Array) return this.initializer(floatTensor(name, shape, data, type));
+    this.#later.set(name, data);
+    this.initializer(laterTensor(name, shape, type));
+  }
+
   /** Adds a model input. */
   input(info: ValueInfoProto): void {
     this.#edit(this.#source.graph).inputs.push(info);
@@ -135,7 +153,8 @@ export class ModelWriter {
       const removed = this.#edits.get(scope)?.removed;
       if (!nodes.some((node) => removed?.has(node))) this.put(scope, original);
     }
-    return { ...model, proto: withFields(model.proto, { graph: this.graph() }) };
+    const written = { ...model, proto: withFields(model.proto, { graph: this.graph() }) };
+    return this.#later.size === 0 ? written : { ...written, later: new Map([...model.later ?? [], ...this.#later]) };
   }
 
   /** The graph with every edit applied so far, without dead nodes unless they are asked for. */
