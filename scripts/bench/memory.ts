@@ -10,13 +10,16 @@ import { writeSyntheticModel } from "./synthetic_model.ts";
 const sizes = { hiddenSize: 4096, heads: 16, headSize: 256, feedForward: 0, weights: "float16" } as const;
 const main = new URL("../../src/main.ts", import.meta.url).pathname;
 
-/** Peak resident bytes of a process and its children while it ran, and its seconds. */
+/** Resident bytes of a process and its children while it ran, and its seconds. */
 interface Usage {
+  /** Sum of the peaks that the kernel keeps (`VmHWM`): an upper bound, since processes needn't have theirs at the same time. */
   readonly peakBytes: number;
+  /** Largest sum of `VmRSS` at one look, every 20 ms: a lower bound. */
+  readonly togetherBytes: number;
   readonly seconds: number;
 }
 
-/** `VmHWM` is the peak that the kernel keeps for each process; processes that ended are remembered from the last look. */
+/** Processes that ended are remembered from the last look. */
 async function runMeasured(args: readonly string[]): Promise<Usage> {
   const began = performance.now();
   const process = new Deno.Command(Deno.execPath(), {
@@ -26,18 +29,23 @@ async function runMeasured(args: readonly string[]): Promise<Usage> {
   })
     .spawn();
   const peaks = new Map<number, number>();
+  let togetherBytes = 0;
   const look = () => {
+    let now = 0;
     for (const pid of [process.pid, ...childrenOf(process.pid)]) {
-      const peak = peakOf(pid);
-      if (peak !== undefined) peaks.set(pid, peak);
+      const memory = memoryOf(pid);
+      if (memory === undefined) continue;
+      peaks.set(pid, memory.peak);
+      now += memory.now;
     }
+    togetherBytes = Math.max(togetherBytes, now);
   };
   const timer = setInterval(look, 20);
   const { success } = await process.status;
   clearInterval(timer);
   if (!success) throw new Error(`tuckerd ${args.join(" ")} failed`);
   const peakBytes = [...peaks.values()].reduce((sum, bytes) => sum + bytes, 0);
-  return { peakBytes, seconds: (performance.now() - began) / 1000 };
+  return { peakBytes, togetherBytes, seconds: (performance.now() - began) / 1000 };
 }
 
 function childrenOf(pid: number): number[] {
@@ -53,10 +61,11 @@ function childrenOf(pid: number): number[] {
   return children;
 }
 
-function peakOf(pid: number): number | undefined {
+function memoryOf(pid: number): { readonly now: number; readonly peak: number } | undefined {
   try {
-    const kilobytes = /VmHWM:\s*(\d+)/.exec(Deno.readTextFileSync(`/proc/${pid}/status`))?.[1];
-    return kilobytes === undefined ? undefined : Number(kilobytes) * 1024;
+    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+    const [now, peak] = ["VmRSS", "VmHWM"].map((name) => new RegExp(`${name}:\\s*(\\d+)`).exec(status)?.[1]);
+    return now === undefined || peak === undefined ? undefined : { now: Number(now) * 1024, peak: Number(peak) * 1024 };
   } catch {
     return undefined; // it has just ended
   }
@@ -85,7 +94,7 @@ export async function benchMemory(): Promise<BenchResult[]> {
         seconds: usage.seconds,
         baselineSeconds: one.seconds,
         ratio: one.seconds / usage.seconds,
-        note: `peak memory of both processes ${gib(usage.peakBytes)}, ${
+        note: `memory of both processes ${gib(usage.togetherBytes)} at one time, peaks added ${gib(usage.peakBytes)}, ${
           growth.toFixed(2)
         } layers of float32 more than 1 layer`,
       });
