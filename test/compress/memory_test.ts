@@ -67,7 +67,7 @@ Deno.test("tensors of a layer are made together, and given back when another lay
   assertEquals([...await tensors.take(first, "b")], [0, 2]);
   assertEquals([...await tensors.take(second, "b")], [1, 2]);
   assertEquals(made, [0, 1]);
-  assertEquals([...await tensors.take(first, "b")], [0, 2]);
+  assertEquals([...await tensors.take(first, "a")], [0, 1], "not the other layer's a, which is left");
   assertEquals(kept.map(({ length }) => length), [2, 2, 0, 2, 2, 2]);
   await assertRejects(() => tensors.take(first, "c"), RangeError, "no tensor c");
 });
