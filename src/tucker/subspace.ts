@@ -99,7 +99,8 @@ export interface FactorBefore {
 
 /**
  * A factor (length × rank, orthonormal columns) of the first mode that keeps more energy than the one of the sweep before, or, where
- * there is none, nearly as much as the leading one (sweeps end no higher for it). Where the iteration can't be trusted (see `filteredBasis`), the leading one.
+ * there is none, nearly as much as the leading one (sweeps end no higher for it). Where the iteration can't be trusted (see
+ * `filteredBasis`), the leading one.
  */
 export async function improvedFactor(
   engine: TensorEngine,

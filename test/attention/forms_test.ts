@@ -18,8 +18,9 @@ import { Architecture } from "../support/encoders.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { furtherArchitectures, oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
 import { randomFactors, randomForm } from "../support/random_forms.ts";
+import { withRandomFactors } from "../support/random_model.ts";
 import { seeded } from "../support/random_tucker.ts";
-import { type Numbers, TestSession } from "../support/session.ts";
+import { TestSession } from "../support/session.ts";
 import { testSeed } from "../support/seed.ts";
 
 const MODELS = [
@@ -56,17 +57,8 @@ for (const { model: name, file, path, reference } of SUBJECTS) {
     const { blocks } = findAttention(model);
     for (let trial = 0; trial < 3; trial++) {
       const forms = new Map(blocks.map((block): [number, BlockForm] => [block.layer, randomForm(block, random)]));
-      const { model: rewritten, slots } = rewriteFactored(model, forms, { factors: "inputs" });
-      const made = blocks.map((block) =>
-        randomFactors(
-          slots.filter(({ layer }) => layer === block.layer),
-          { form: forms.get(block.layer)!, ...extractWeights(model, block) },
-          random,
-        )
-      );
-      const feeds = Object.assign({}, ...made.map((each) => each.feeds)) as Record<string, Numbers>;
-      const dense = rewriteDense(model, new Map(made.map(({ weights }, layer) => [layer, weights])));
-      await using expectedSession = await TestSession.load(dense);
+      const { rewritten, feeds, weights } = withRandomFactors(model, forms, random);
+      await using expectedSession = await TestSession.load(rewriteDense(model, weights));
       await using session = await TestSession.load(rewritten);
       const { inputs } = reference.cases.find((entry) => entry.name === "single")!;
       const expected = await expectedSession.run(inputs);

@@ -7,11 +7,8 @@ import {
   type AttentionBlock,
   type BlockForm,
   chooseForm,
-  extractWeights,
-  type FactorSlot,
   findAttention,
   rewriteDense,
-  rewriteFactored,
   withMergedOutput,
 } from "../../src/attention/mod.ts";
 import { Graph } from "../../src/onnx/graph.ts";
@@ -22,50 +19,20 @@ import { Architecture } from "../support/encoders.ts";
 import { factoredForm } from "../support/factored.ts";
 import { oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
 import { runInPieces } from "../support/pieces.ts";
-import { randomFactors } from "../support/random_forms.ts";
+import { closedModel, withRandomFactors } from "../support/random_model.ts";
 import { seeded } from "../support/random_tucker.ts";
 import { testSeed } from "../support/seed.ts";
-import { type Numbers, TestSession } from "../support/session.ts";
+import { TestSession } from "../support/session.ts";
 
-/** A model with random factors as initializers, and with the weights that they stand for. */
-interface Rewritten {
-  readonly closed: OnnxModel;
-  readonly dense: OnnxModel;
-  /** Named dimensions of its caches. */
-  readonly sizes: Readonly<Record<string, number>>;
-}
-
-function withRandomFactors(
+/** A model with random factors as initializers, the original with the weights that they stand for, and the ranks of its caches. */
+function joinedModel(
   model: OnnxModel,
   formOf: (block: AttentionBlock) => BlockForm,
   random: () => number,
-): Rewritten {
-  const { blocks } = findAttention(model);
-  const forms = new Map(blocks.map((block) => [block.layer, formOf(block)]));
-  const { slots } = rewriteFactored(model, forms, { factors: "inputs" });
-  const made = blocks.map((block) =>
-    randomFactors(
-      slots.filter(({ layer }) => layer === block.layer),
-      { form: forms.get(block.layer)!, ...extractWeights(model, block) },
-      random,
-    )
-  );
-  const feeds = Object.assign({}, ...made.map((each) => each.feeds)) as Record<string, Numbers>;
-  const { model: closed } = rewriteFactored(model, forms, {
-    factors: "initializers",
-    tensors: ({ name }) => ({ shape: feeds[name]!.shape, data: Float32Array.from(feeds[name]!.data) }),
-  });
-  const sizes = slots.flatMap((slot) => namedSizes(slot, feeds[slot.name]!.shape));
-  const weights = new Map(made.map((each, i) => [blocks[i]!.layer, each.weights]));
-  return { closed, dense: rewriteDense(model, weights), sizes: Object.fromEntries(sizes) };
-}
-
-function namedSizes({ shape }: FactorSlot, actual: readonly number[]): [string, number][] {
-  return shape.flatMap((size, axis): [string, number][] => {
-    if (typeof size === "number") return [];
-    const [count, name] = size.includes("*") ? size.split("*") as [string, string] : ["1", size];
-    return [[name, actual[axis]! / Number(count)]];
-  });
+): { readonly closed: OnnxModel; readonly dense: OnnxModel; readonly ranks: Readonly<Record<string, number>> } {
+  const forms = new Map(findAttention(model).blocks.map((block) => [block.layer, formOf(block)]));
+  const made = withRandomFactors(model, forms, random);
+  return { closed: closedModel(model, forms, made), dense: rewriteDense(model, made.weights), ranks: made.ranks };
 }
 
 /** Nodes of a rewritten model in all its graphs, of one operator and a name that ends so. */
@@ -93,7 +60,7 @@ for (const { model: name, file, path } of ENCODERS) {
     const random = seeded(seed);
     const model = await loadModel(path);
     const formOf = (block: AttentionBlock) => randomOutput(chooseForm(block, "tucker4", { r3: 2 }), random);
-    const { closed, dense } = withRandomFactors(model, formOf, random);
+    const { closed, dense } = joinedModel(model, formOf, random);
     const blocks = findAttention(model).blocks.length;
     assert(nodesOf(closed, "MatMul", "/packed").length >= blocks, "a block isn't packed");
     await using expectedSession = await TestSession.load(dense);
@@ -118,14 +85,18 @@ for (const { model: name, file, path } of DECODERS) {
       const model = await loadModel(path);
       const formOf = (block: AttentionBlock) =>
         randomOutput(factoredForm(block, random() < 0.5 ? 4 : 2, cache), random);
-      const { closed, dense, sizes } = withRandomFactors(model, formOf, random);
+      const { closed, dense, ranks } = joinedModel(model, formOf, random);
       assertEquals(nodesOf(closed, "MatMul", "/packed").length > 0, cache !== "latent");
       await using expectedSession = await TestSession.load(dense);
       await using session = await TestSession.load(closed);
       const row = Array.from({ length: 6 }, () => Math.floor(random() * 50));
       const inputs = { input_ids: [row], attention_mask: [row.map(() => 1)], position_ids: [row.map((_, i) => i)] };
       const { logits: expected } = await runInPieces(expectedSession, inputs, { pieces: [6] });
-      const { logits: actual } = await runInPieces(session, inputs, { pieces: [3, 1, 1, 1], factors: {}, sizes });
+      const { logits: actual } = await runInPieces(session, inputs, {
+        pieces: [3, 1, 1, 1],
+        factors: {},
+        sizes: ranks,
+      });
       const atol = 1e-4 * largestValue(expected.data);
       assertNear(actual.data, expected.data, { atol, rtol: 0, what: `seed ${seed}` });
     });
@@ -134,7 +105,7 @@ for (const { model: name, file, path } of DECODERS) {
 
 Deno.test("a packed encoder block is nineteen nodes around its softmax", async () => {
   const model = await loadModel(oracleExports("bert")[0]!.path);
-  const { closed } = withRandomFactors(model, (block) => chooseForm(block, "tucker4", { r3: 2 }), seeded(1));
+  const { closed } = joinedModel(model, (block) => chooseForm(block, "tucker4", { r3: 2 }), seeded(1));
   const nodes = closed.proto.graph!.node.filter(({ name }) => name.startsWith("tuckerd/layer0/"));
   const counts = Object.groupBy(nodes, ({ opType }) => opType);
   assertEquals(Object.fromEntries(Object.entries(counts).map(([type, of]) => [type, of!.length]).sort()), {
@@ -158,7 +129,7 @@ Deno.test("a packed encoder block is nineteen nodes around its softmax", async (
 
 Deno.test("factors of parts that read different streams or are read one by one aren't joined", async () => {
   const packed = async (path: string): Promise<number> => {
-    const { closed } = withRandomFactors(
+    const { closed } = joinedModel(
       await loadModel(path),
       (block) => chooseForm(block, "tucker4", { r3: 2 }),
       seeded(1),

@@ -3,12 +3,13 @@
  * cache, equal the dense weights run at once.
  */
 import { assertEquals } from "@std/assert/mod.js";
-import { extractWeights, findAttention, rewriteDense, rewriteFactored, structureKey } from "../../src/attention/mod.ts";
+import { findAttention, rewriteDense, structureKey } from "../../src/attention/mod.ts";
 import type { BlockForm } from "../../src/attention/types.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { counted, D, emptyCache, FUSED_CACHES, fusedCacheModel, nextPast, SIZE } from "../support/fused_caches.ts";
 import { integer, seededRandom } from "../support/random.ts";
-import { randomFactors, randomForm } from "../support/random_forms.ts";
+import { randomForm } from "../support/random_forms.ts";
+import { withRandomFactors } from "../support/random_model.ts";
 import { type Numbers, TestSession } from "../support/session.ts";
 
 const [LAYERS, TOKENS, TRIALS] = [3, 6, 6];
@@ -26,18 +27,8 @@ for (const subject of FUSED_CACHES) {
         const forms = new Map(
           chosen.map((block): [number, BlockForm] => [block.layer, randomForm(block, random, cache)]),
         );
-        const { model: rewritten, slots } = rewriteFactored(model, forms, { factors: "inputs" });
-        const made = chosen.map((block) =>
-          randomFactors(slots.filter(({ layer }) => layer === block.layer), {
-            form: forms.get(block.layer)!,
-            oneHeadSize: block.oneHeadSize,
-            ...extractWeights(model, block),
-          }, random)
-        );
-        const feeds = Object.assign({}, ...made.map((each) => each.feeds)) as Record<string, Numbers>;
-        const ranks = Object.assign({}, ...made.map((each) => each.ranks)) as Record<string, number>;
-        const weights = chosen.map(({ layer }, i) => [layer, made[i]!.weights] as const);
-        await using dense = await TestSession.load(rewriteDense(model, new Map(weights)));
+        const { rewritten, feeds, ranks, weights } = withRandomFactors(model, forms, random);
+        await using dense = await TestSession.load(rewriteDense(model, weights));
         await using session = await TestSession.load(rewritten);
         const x = Float32Array.from({ length: TOKENS * D }, () => random() - 0.5);
         const tokens = (from: number, to: number): Numbers => ({

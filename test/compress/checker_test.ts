@@ -8,15 +8,14 @@ import { openGraphs } from "../../src/compress/model_graphs.ts";
 import { resolveOptions } from "../../src/compress/options.ts";
 import { FactorStore } from "../../src/compress/store.ts";
 import { writeModelFolder } from "../../src/compress/write_folder.ts";
-import { extractWeights, findAttention, rewriteDense, rewriteFactored } from "../../src/attention/mod.ts";
+import { findAttention, rewriteDense } from "../../src/attention/mod.ts";
 import { log } from "../../src/log.ts";
 import { loadModel } from "../../src/onnx/model.ts";
 import { saveModel } from "../../src/onnx/save.ts";
 import { oracleExports, oracleFormats, oracleModels } from "../support/oracle.ts";
 import { factoredForm } from "../support/factored.ts";
-import { randomFactors } from "../support/random_forms.ts";
+import { closedModel, withRandomFactors } from "../support/random_model.ts";
 import { seeded } from "../support/random_tucker.ts";
-import type { Numbers } from "../support/session.ts";
 
 const oracle = new URL("../testdata/oracle/", import.meta.url).pathname;
 const formats = new URL("../testdata/oracle_formats/", import.meta.url).pathname;
@@ -100,24 +99,13 @@ Deno.test({
       const caches = blocks.some(({ cacheNumbersPerToken }) => cacheNumbersPerToken > 0);
       for (const cache of caches ? ["full", "compressed", "latent"] as const : ["full"] as const) {
         const forms = new Map(blocks.map((block) => [block.layer, factoredForm(block, 2, cache)]));
-        const { slots } = rewriteFactored(model, forms, { factors: "inputs" });
-        const made = blocks.map((block) =>
-          randomFactors(
-            slots.filter(({ layer }) => layer === block.layer),
-            { form: forms.get(block.layer)!, ...extractWeights(model, block) },
-            random,
-          )
-        );
-        const feeds = Object.assign({}, ...made.map((each) => each.feeds)) as Record<string, Numbers>;
-        const { model: closed } = rewriteFactored(model, forms, {
-          factors: "initializers",
-          tensors: ({ name }) => ({ shape: feeds[name]!.shape, data: Float32Array.from(feeds[name]!.data) }),
-        });
+        const made = withRandomFactors(model, forms, random);
+        const closed = closedModel(model, forms, made);
         const where = `${out}/${name}/${file}`.replace(/\.onnx$/, "");
         await saveModel(closed, `${where}-${cache}.onnx`);
         files.push(`${where}-${cache}.onnx`);
         if (cache === "compressed") continue;
-        const dense = rewriteDense(model, new Map(made.map(({ weights }, layer) => [layer, weights])));
+        const dense = rewriteDense(model, made.weights);
         await saveModel(dense, `${where}-dense.onnx`);
         files.push(`${where}-dense.onnx`);
       }

@@ -1,0 +1,56 @@
+/**
+ * A whole model with random factors, and the dense weights that they stand for.
+ *
+ * @module
+ */
+import { extractWeights, findAttention, rewriteFactored } from "../../src/attention/mod.ts";
+import type { AttentionWeights, BlockForm } from "../../src/attention/types.ts";
+import type { OnnxModel } from "../../src/onnx/model.ts";
+import { randomFactors } from "./random_forms.ts";
+import type { Numbers } from "./session.ts";
+
+/** A rewritten model with what it is fed. */
+export interface RandomModel {
+  /** Takes its factors as inputs. */
+  readonly rewritten: OnnxModel;
+  readonly feeds: Readonly<Record<string, Numbers>>;
+  /** Ranks by the names of the rewritten model's dimensions. */
+  readonly ranks: Readonly<Record<string, number>>;
+  /** Weights by layer, with which the original model computes the same. */
+  readonly weights: ReadonlyMap<number, AttentionWeights>;
+}
+
+/** Random factors for the layers that have a form. */
+export function withRandomFactors(
+  model: OnnxModel,
+  forms: ReadonlyMap<number, BlockForm>,
+  random: () => number,
+): RandomModel {
+  const { model: rewritten, slots } = rewriteFactored(model, forms, { factors: "inputs" });
+  const blocks = findAttention(model).blocks.filter(({ layer }) => forms.has(layer));
+  const made = blocks.map((block) =>
+    randomFactors(slots.filter(({ layer }) => layer === block.layer), {
+      form: forms.get(block.layer)!,
+      oneHeadSize: block.oneHeadSize,
+      ...extractWeights(model, block),
+    }, random)
+  );
+  return {
+    rewritten,
+    feeds: Object.assign({}, ...made.map((each) => each.feeds)),
+    ranks: Object.assign({}, ...made.map((each) => each.ranks)),
+    weights: new Map(blocks.map(({ layer }, i) => [layer, made[i]!.weights])),
+  };
+}
+
+/** The model with the same factors as initializers. */
+export function closedModel(
+  model: OnnxModel,
+  forms: ReadonlyMap<number, BlockForm>,
+  { feeds }: Pick<RandomModel, "feeds">,
+): OnnxModel {
+  return rewriteFactored(model, forms, {
+    factors: "initializers",
+    tensors: ({ name }) => ({ shape: feeds[name]!.shape, data: Float32Array.from(feeds[name]!.data) }),
+  }).model;
+}
