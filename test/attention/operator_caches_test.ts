@@ -6,17 +6,24 @@ import { assertEquals, assertThrows } from "@std/assert/mod.js";
 import { chooseForm, extractWeights, findAttention, rewriteDense, rewriteFactored } from "../../src/attention/mod.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { factored } from "../support/factored.ts";
-import { D, emptyCache, FUSED_CACHES, fusedCacheModel, H, nextPast, partsOf, SIZE } from "../support/fused_caches.ts";
+import {
+  counted,
+  D,
+  emptyCache,
+  FUSED_CACHES,
+  fusedCacheModel,
+  H,
+  nextPast,
+  partsOf,
+  SIZE,
+} from "../support/fused_caches.ts";
 import { randomBasis, seeded } from "../support/random_tucker.ts";
 import { testSeed } from "../support/seed.ts";
 import { type Numbers, TestSession } from "../support/session.ts";
 import { projectOnto, reconstruct, stackWeights, unstackWeights } from "../support/tucker_reference.ts";
 
 const TOKENS = 5;
-/** Those that run in the small space. */
-const SUBJECTS = FUSED_CACHES.filter(({ counts }) => counts !== true);
-
-for (const subject of SUBJECTS) {
+for (const subject of FUSED_CACHES) {
   for (const [cache, r3] of [["compressed", 4], ["compressed", 3], ["full", 4], ["full", 3]] as const) {
     Deno.test(`${subject.name}: token by token through a ${cache} cache, stack rank ${r3}`, async () => {
       const model = fusedCacheModel(subject);
@@ -40,12 +47,15 @@ for (const subject of SUBJECTS) {
       await using dense = await TestSession.load(rewriteDense(model, new Map([[0, replaced]])));
       await using session = await TestSession.load(rewritten);
       const x = Float32Array.from({ length: TOKENS * D }, () => random() - 0.5);
-      const expected =
-        (await dense.run({}, { x: { shape: [1, TOKENS, D], data: x }, ...emptyCache(dense, SIZE) }))["y"]!;
+      const expected = (await dense.run({}, {
+        x: { shape: [1, TOKENS, D], data: x },
+        ...counted(subject, TOKENS),
+        ...emptyCache(dense, SIZE),
+      }))["y"]!;
       let past: Record<string, Numbers> = emptyCache(session, size);
       for (let t = 0; t < TOKENS; t++) {
         const token = { shape: [1, 1, D], data: x.slice(t * D, (t + 1) * D) };
-        const step = await session.run({}, { ...feeds, ...past, x: token });
+        const step = await session.run({}, { ...feeds, ...past, ...counted(subject, t + 1), x: token });
         past = nextPast(step);
         const kept = [...subject.joint ? [2] : [], 1, heads, t + 1, size];
         assertEquals(Object.values(past).map(({ shape }) => [...shape]), partsOf(subject).map(() => kept));
@@ -58,7 +68,7 @@ for (const subject of SUBJECTS) {
 }
 
 Deno.test("MultiHeadAttention with a cache runs both pairs reduced, by one subspace, or neither", () => {
-  const model = fusedCacheModel(SUBJECTS.find(({ name }) => name === "MultiHeadAttention")!);
+  const model = fusedCacheModel(FUSED_CACHES.find(({ name }) => name === "MultiHeadAttention")!);
   const [block] = findAttention(model).blocks;
   assertEquals(block!.oneHeadSize, true);
   const separate = chooseForm(block!, "tucker3", { cache: "compressed" });

@@ -22,7 +22,7 @@ export interface FusedCache {
   /** The operator projects inside, and one tensor [2, batch, heads, positions, h] holds keys and values. */
   readonly joint?: true;
   readonly headsFirst?: true;
-  /** It is told how many tokens there are, and runs at full size. */
+  /** It is told how many tokens there are. */
   readonly counts?: true;
   readonly operator: (
     at: { readonly layer: number; readonly x: string; readonly operands: readonly [string, string, string] },

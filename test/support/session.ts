@@ -98,6 +98,7 @@ export class TestSession implements AsyncDisposable {
 function numbersOf(type: types.Tensor.Type, { shape, data }: Numbers): types.Tensor {
   if (type === "float16") return new ort.Tensor("float16", float32ToFloat16(Float32Array.from(data)), shape);
   if (type === "int32") return new ort.Tensor("int32", Int32Array.from(data), shape);
+  if (type === "int64") return new ort.Tensor("int64", BigInt64Array.from(Array.from(data), BigInt), shape);
   return new ort.Tensor("float32", Float32Array.from(data), shape);
 }
 

@@ -2,12 +2,14 @@
  * What of a fused operator may run in the small space.
  *
  * MultiHeadAttention and the standard's Attention take value heads of another size than key heads, in their caches too, so they
- * run in the small space as they are; only a MultiHeadAttention with a cache wants one size for both. GroupQueryAttention stays at full size.
+ * run in the small space as they are; only a MultiHeadAttention with a cache wants one size for both. GroupQueryAttention takes neither
+ * other sizes nor any that isn't a multiple of 8: in the small space it is written as plain operators.
  *
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import { floatAttribute, intAttribute, type NodeProto, operatorOf } from "../../onnx/node.ts";
+import { floatAttribute, type NodeProto, operatorOf } from "../../onnx/node.ts";
+import { groupQueryPath, groupQueryProblem, isGroupQuery, rotates } from "../group_query.ts";
 import type { HeadView } from "../heads.ts";
 import { readOutput } from "../output.ts";
 import type { FusedOperator, SiteParts, Verdict } from "../site.ts";
@@ -45,21 +47,22 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
     fused,
   };
   const capped = floatAttribute(node, "softcap", 0) > 0 ? "softcap" : undefined;
-  const judged = judgeSpaces(tracer, parts, { notAdditive: capped, rowSumBroken: undefined });
+  const grouped = isGroupQuery(node);
+  const path = grouped ? groupQueryPath(node) : { notAdditive: capped, rowSumBroken: undefined };
+  const judged = judgeSpaces(tracer, parts, path);
   const [, presentKey, presentValue] = node.output;
   const both = node.opType === "Attention" && node.domain !== "" ? presentKey : presentValue;
   const present = { key: presentKey || judged.present.key, value: both || judged.present.value };
-  const inside = insideProblem(graph, fused);
+  const inside = insideProblem(graph, fused) ?? (grouped ? groupQueryProblem(tracer, graph, node) : undefined);
+  const rotated = grouped && rotates(node) ? `${operatorOf(node)} rotates keys inside, at full size` : undefined;
   const { queryKeyExpandedBecause: queryKey, valueOutputExpandedBecause: valueOutput } = judged;
   const together = fused.oneHeadSize ? togetherProblem(node, queryKey ?? valueOutput) : undefined;
-  // ONNX Runtime 1.30: "Input 'value' is expected to have same hidden size as key."
-  const withKeys = node.opType === "GroupQueryAttention" ? togetherProblem(node, inside) : inside;
   return {
     site: {
       ...parts,
       present,
-      queryKeyExpandedBecause: inside ?? queryKey ?? together,
-      valueOutputExpandedBecause: withKeys ?? valueOutput ?? together,
+      queryKeyExpandedBecause: inside ?? rotated ?? queryKey ?? together,
+      valueOutputExpandedBecause: inside ?? valueOutput ?? together,
     },
   };
 }
@@ -71,11 +74,6 @@ function togetherProblem(node: NodeProto, other: string | undefined): string | u
 
 /** What an operator does inside that needs heads of full size. */
 function insideProblem(graph: Graph, { node, past }: FusedOperator): string | undefined {
-  if (node.opType === "GroupQueryAttention") {
-    return intAttribute(node, "do_rotary", 0) === 1
-      ? `${operatorOf(node)} rotates keys inside, at full size`
-      : `${operatorOf(node)} takes head sizes in multiples of 8, and a rank is any number`;
-  }
   if (node.output[3]) return `${operatorOf(node)} gives its scores out`;
   const dimensions = past.key === past.value ? 5 : 4;
   for (const name of [past.key, past.value]) {

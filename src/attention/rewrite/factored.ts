@@ -19,9 +19,11 @@ import { DataType } from "../../onnx/tensor.ts";
 import { tensorInfo } from "../../onnx/value_info.ts";
 import { analyse, type LocatedBlock, locatedBlock } from "../find.ts";
 import { isReduced, slotsOf } from "../form.ts";
+import { isGroupQuery } from "../group_query.ts";
 import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
 import { writeExpandedOutput, writeExpandedProjections, writeTwins } from "./expanded.ts";
 import { writeFused, writeUngroupedOperator } from "./fused.ts";
+import { writeGroupQuery } from "./group_query.ts";
 import { writeReducedQueryKey, writeReducedValueOutput } from "./reduced.ts";
 import { addPackedFactors, packedRoles } from "./packed.ts";
 import { replaceShapeReaders } from "./shapes.ts";
@@ -90,7 +92,8 @@ function writeSite(at: SiteWriter, form: BlockForm): void {
   const inside = fused !== undefined && query.projection.node === fused.node;
   if (reduced) replaceShapeReaders(at);
   if (fused !== undefined) {
-    if (reduced || inside) writeFused(at, fused, form);
+    if (reduced && isGroupQuery(fused.node)) writeGroupQuery(at, fused, form);
+    else if (reduced || inside) writeFused(at, fused, form);
   } else {
     if (form.queryKey === "reduced") writeReducedQueryKey(at, form);
     if (form.valueOutput === "reduced") writeReducedValueOutput(at, form);

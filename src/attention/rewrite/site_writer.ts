@@ -170,16 +170,32 @@ export class SiteWriter {
     return value;
   }
 
+  /** A value that other sites of the graph read too: see `ModelWriter.shared`. */
+  shared(key: string, make: () => string): string {
+    return this.writer.shared(this.graph, key, make);
+  }
+
   /** One of two ways to compute the same value, taken at run time. What both read must be made before. */
   choose(
     condition: string,
-    ways: { readonly ifTrue: () => string; readonly ifFalse: () => string },
-    options: Omit<NodeOptions, "attributes">,
+    { ifTrue, ifFalse }: { readonly ifTrue: () => string; readonly ifFalse: () => string },
+    { label, output = this.writer.fresh(`${this.#label}/${label}`) }: Omit<NodeOptions, "attributes">,
   ): string {
-    const branch = (name: string, write: () => string): GraphProto =>
-      this.writer.branch(`${this.#label}/${options.label}.${name}`, this.elementType, write);
+    this.chooseAll(condition, { ifTrue: () => [ifTrue()], ifFalse: () => [ifFalse()] }, { label, outputs: [output] });
+    return output;
+  }
+
+  /** `choose` for several values, all by the same way. */
+  chooseAll(
+    condition: string,
+    ways: { readonly ifTrue: () => readonly string[]; readonly ifFalse: () => readonly string[] },
+    { label, outputs }: { readonly label: string; readonly outputs: readonly string[] },
+  ): void {
+    const branch = (name: string, write: () => readonly string[]): GraphProto =>
+      this.writer.branch(`${this.#label}/${label}.${name}`, this.elementType, write);
     const attributes = { then_branch: branch("then", ways.ifTrue), else_branch: branch("else", ways.ifFalse) };
-    return this.node("If", [condition], { ...options, attributes });
+    const name = this.writer.fresh(`${this.#label}/${label}`);
+    this.writer.put(this.graph, makeNode("If", [condition], outputs, { name, attributes }));
   }
 
   /** One size of a value as a list of one number, at run time. */

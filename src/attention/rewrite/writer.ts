@@ -44,6 +44,7 @@ export class ModelWriter {
   readonly #names: NameSource;
   readonly #edits = new Map<Graph, OpenEdit>();
   readonly #constants = new Map<string, string>();
+  readonly #shared = new Map<Graph, Map<string, string>>();
   readonly #later = new Map<string, () => Promise<Float32Array>>();
   /** Nodes of the branch that is being written. */
   #branch: NodeProto[] | undefined;
@@ -82,18 +83,32 @@ export class ModelWriter {
   }
 
   /**
-   * A graph for a branch of If: the nodes that `write` adds, which see all values around them, and the value it returns as the
-   * only output.
+   * A graph for a branch of If: the nodes that `write` adds, which see all values around them, and the values it returns as its
+   * outputs.
    */
-  branch(label: string, dataType: number, write: () => string): GraphProto {
+  branch(label: string, dataType: number, write: () => readonly string[]): GraphProto {
     if (this.#branch !== undefined) throw new TypeError("branches are written one after the other");
     const node: NodeProto[] = this.#branch = [];
     try {
-      const output = [typeInfo(write(), dataType)];
+      const output = write().map((value) => typeInfo(value, dataType));
       return makeGraph(this.fresh(label), node, output);
     } finally {
       this.#branch = undefined;
     }
+  }
+
+  /**
+   * A value that several blocks of a graph read, made when the first of them asks with that key. In a branch nothing is made for
+   * others.
+   */
+  shared(graph: Graph, key: string, make: () => string): string {
+    let values = this.#shared.get(graph);
+    if (values === undefined) this.#shared.set(graph, values = new Map());
+    let value = values.get(key);
+    if (value !== undefined) return value;
+    if (this.#branch !== undefined) throw new TypeError(`${key} is to be shared, but made in a branch`);
+    values.set(key, value = make());
+    return value;
   }
 
   /** Adds a node made elsewhere, in place of the present producers of its outputs. */

@@ -1,0 +1,154 @@
+/**
+ * Where the new tokens of a com.microsoft.GroupQueryAttention stand in its cache, and which positions they see, from the lengths that
+ * the operator is told:
+ *
+ *     before = 0 in the first call (as many tokens as positions), else length − T         for each row of the batch
+ *     token t stands at before + t, and sees the e positions below min(before + t + 1, length), or the last ones of a window
+ *
+ * A past may be longer than its rows (a buffer of the largest length, or rows padded on the right); it is given out as long as it
+ * came, or as long as the longest row. Blocks with the same lengths share all of it.
+ *
+ * @module
+ */
+import type { AttributeValue } from "../../onnx/node.ts";
+import { DataType } from "../../onnx/tensor.ts";
+import type { GroupQuery } from "../group_query.ts";
+import type { SiteWriter } from "./site_writer.ts";
+
+/** What `placesOf` writes. */
+export interface Places {
+  /** Positions of the new tokens in the cache, [B, T]. */
+  readonly positions: string;
+  /** Positions by which queries and keys are rotated, [B, T]. */
+  readonly rotation: string;
+  /** Positions of the cache that is given out, [1]. */
+  readonly size: string;
+  /** Whether the new tokens follow a past that is full in every row; undefined where there is no past. */
+  readonly follows: string | undefined;
+  /** What is added to the scores, [B, 1 or H, T or 1, size]. */
+  readonly mask: string;
+}
+
+/** Writes the places of a site's tokens, unless another site with the same lengths has done so. */
+export function placesOf(
+  at: SiteWriter,
+  operator: GroupQuery,
+  { stream, past }: { readonly stream: string; readonly past: string | undefined },
+): Places {
+  const sizes = at.tracer.runs.map((run) => {
+    const [batch, tokens] = run.value(at.graph, stream).shape!;
+    return [batch, tokens, past && run.value(at.graph, past).shape![2]];
+  });
+  const key = `${operator.lengths} ${operator.total} ${past === undefined} ${sizes.join(" ")}`;
+  const shared = (name: string, make: () => string): string => at.shared(`${name} of ${key}`, make);
+  const steps = new Steps(at);
+  const zero = at.writer.integers([0]);
+  const one = at.writer.integers([1]);
+
+  const tokens = shared("tokens", () => at.size(stream, 1));
+  const total = shared("total", () => at.reshape(steps.int64(operator.total), [-1], { label: "total" }));
+  const lengths = shared("lengths", () => {
+    const last = at.reshape(steps.int64(operator.lengths), [-1, 1], { label: "lengths.last" });
+    return steps.node("Add", [last, one], "lengths");
+  });
+  const isFirst = (): string => shared("first", () => steps.node("Equal", [total, tokens], "first"));
+  const before = shared("before", () => {
+    const known = steps.node("Sub", [lengths, past === undefined ? lengths : tokens], "before.known");
+    return past === undefined ? known : steps.node("Where", [isFirst(), zero, known], "before");
+  });
+  const positions = shared("positions", () => steps.node("Add", [before, steps.range(tokens)], "positions"));
+  const pastSize = past === undefined ? undefined : shared("past.size", () => at.size(past, 2));
+  const size = pastSize === undefined
+    ? tokens
+    : shared("size", () =>
+      steps.node("Where", [steps.node("Less", [total, pastSize], "buffered"), pastSize, total], "size"));
+  const follows = pastSize === undefined ? undefined : shared("follows", () => {
+    const full = steps.node("Equal", [before, pastSize], "rows.full");
+    const all = steps.node("ReduceMin", [steps.cast(full, DataType.INT32)], "rows.all", { keepdims: 0n });
+    const next = steps.node("Equal", [total, steps.node("Add", [pastSize, tokens], "next")], "total.next");
+    return steps.node("And", [steps.cast(all, DataType.BOOL), next], "follows");
+  });
+
+  const given = operator.rotary?.positions;
+  // In the first call the operator reads one position, and counts on from there.
+  const rotation = given === undefined ? positions : shared(`rotation by ${given}`, () => {
+    const start = at.node("Slice", [at.reshape(given, [-1], { label: "rotation.given" }), zero, one], {
+      label: "rotation.start",
+    });
+    const counted = steps.node(
+      "Add",
+      [start, steps.node("Sub", [positions, before], "rotation.steps")],
+      "rotation.first",
+    );
+    return steps.node("Where", [isFirst(), counted, given], "rotation");
+  });
+
+  const { causal, window, bias } = operator;
+  const mask = shared(`mask ${causal} ${window} ${bias} ${at.elementType}`, () => {
+    const next = (): string => steps.node("Add", [positions, one], "positions.next");
+    const end = causal ? steps.smaller(next(), lengths, "seen.end") : lengths;
+    const ends = at.reshape(end, [0, 1, -1, 1], { label: "seen.ends" });
+    const keys = steps.range(size);
+    const below = steps.node("Less", [keys, ends], "seen.below");
+    const start = (by: number): string => steps.node("Sub", [ends, at.writer.integers([by])], "seen.start");
+    const outside = (by: number): string => steps.node("Less", [keys, start(by)], "seen.outside");
+    const seen = window === undefined
+      ? below
+      : steps.node("And", [below, steps.node("Not", [outside(window)], "seen.inside")], "seen");
+    const [shown, hidden] = [0, -Infinity].map((value) => at.writer.scalar(value, at.elementType)) as [string, string];
+    const hiding = steps.node("Where", [seen, shown, hidden], "mask");
+    return bias === undefined
+      ? hiding
+      : steps.node("Add", [hiding, steps.widened(bias, { from: total, to: size })], "mask.biased");
+  });
+  return { positions, rotation, size, follows, mask };
+}
+
+/** Small computations with lengths. */
+class Steps {
+  constructor(private readonly at: SiteWriter) {}
+
+  node(
+    opType: string,
+    inputs: readonly string[],
+    label: string,
+    attributes: Readonly<Record<string, AttributeValue>> = {},
+  ): string {
+    return this.at.node(opType, inputs, { label, attributes });
+  }
+
+  cast(value: string, to: number): string {
+    return this.node("Cast", [value], "cast", { to: BigInt(to) });
+  }
+
+  int64(value: string): string {
+    return this.cast(value, DataType.INT64);
+  }
+
+  /** 0, 1, … up to a size [1], without it. */
+  range(size: string): string {
+    const [start, step] = [0, 1].map((value) => this.at.writer.integer(value)) as [string, string];
+    return this.node("Range", [start, this.node("Squeeze", [size], "scalar"), step], "range");
+  }
+
+  smaller(a: string, b: string, label: string): string {
+    return this.node("Where", [this.node("Less", [a, b], "less"), a, b], label);
+  }
+
+  /** A bias of `from` positions with zeros up to `to`. */
+  widened(bias: string, { from, to }: { readonly from: string; readonly to: string }): string {
+    return padded(this.at, bias, { axis: 3, by: this.node("Sub", [to, from], "bias.missing") });
+  }
+}
+
+/** A value of four dimensions with zeros behind one of them, as many as `by` [1] says. */
+export function padded(
+  at: SiteWriter,
+  value: string,
+  { axis, by }: { readonly axis: number; readonly by: string },
+): string {
+  const parts = [at.writer.integers(new Array<number>(4 + axis).fill(0)), by];
+  if (axis < 3) parts.push(at.writer.integers(new Array<number>(3 - axis).fill(0)));
+  const pads = at.node("Concat", parts, { label: "pads", attributes: { axis: 0n } });
+  return at.node("Pad", [value, pads], { label: "padded" });
+}
