@@ -15,10 +15,34 @@ import { ARCHITECTURES } from "../support/encoders.ts";
 import { seededRandom } from "../support/random.ts";
 import { type Numbers, TestSession } from "../support/session.ts";
 
-const SIZES: Readonly<Record<string, number>> = { b: 2, i: 3, j: 5, n: 4, d: 6, h: 7, x: 2, y: 3 };
+const SIZES: Readonly<Record<string, number>> = {
+  b: 2,
+  i: 3,
+  j: 5,
+  n: 4,
+  d: 6,
+  h: 7,
+  x: 2,
+  y: 3,
+  k: 2,
+  g: 3,
+  a: 2,
+  m: 4,
+  l: 5,
+};
+
+/** Letters whose size the graph says: heads, groups, what a head holds; and a batch and positions. */
+const FIXED = "kgdaml";
 
 /** An equation, the operand that is a constant, what it becomes (itself where it stays), and what `...` stands for. */
 type Case = readonly [equation: string, constant: 0 | 1 | undefined, operators: string, leading?: string];
+
+/** Heads of queries side by side, a head repeated for its group, and heads apart again (or probabilities side by side). */
+const [QUERIES, REPEATED, APART] = [
+  "Transpose Reshape",
+  "Transpose Reshape Expand Reshape",
+  "Shape Slice Concat Reshape",
+];
 
 const CASES: readonly Case[] = [
   ["bih,hnd->bind", 1, "Reshape MatMul Reshape"],
@@ -38,6 +62,21 @@ const CASES: readonly Case[] = [
   ["bnij,bjnd->bind", undefined, "Transpose MatMul Transpose"],
   ["ibnd,jbnd->ijbn", undefined, "Transpose Transpose MatMul Transpose"],
   ["ijbn->bnij", undefined, "Transpose"],
+  ["bikgd,bjkd->bkgij", undefined, `${QUERIES} ${REPEATED} Transpose MatMul ${APART}`],
+  ["bjkd,bikgd->bkgij", undefined, `${QUERIES} ${REPEATED} Transpose MatMul ${APART}`],
+  ["bigkd,bjkd->bgkij", undefined, `${QUERIES} ${REPEATED} Transpose MatMul ${APART} Transpose`],
+  ["bikgd,bjkd->kbgij", undefined, `${QUERIES} ${REPEATED} Transpose MatMul ${APART} Transpose`],
+  ["bkgid,bkjd->bkgij", undefined, `Reshape Reshape Expand Reshape Transpose MatMul ${APART}`],
+  ["bkgij,bjkd->bikgd", undefined, `${APART} ${REPEATED} MatMul Reshape Transpose`],
+  ["bjkd,bkgij->bikgd", undefined, `${APART} ${REPEATED} MatMul Reshape Transpose`],
+  ["bkgij,bkjd->bkgid", undefined, `${APART} Reshape Expand Reshape MatMul Reshape`],
+  ["bigd,bjd->bgij", undefined, `${QUERIES} Reshape Expand Reshape Transpose MatMul ${APART}`],
+  ["bgij,bjd->bigd", undefined, `${APART} Reshape Expand Reshape MatMul Reshape Transpose`],
+  ["bmkgd,blkd->bkgml", undefined, `${QUERIES} ${REPEATED} MatMul Reshape`],
+  ["amkgd,alkd->akgml", undefined, `${QUERIES} ${REPEATED} MatMul Reshape`],
+  ["akgml,alkd->amkgd", undefined, `Reshape ${REPEATED} MatMul Reshape Transpose`],
+  ["amgd,ald->agml", undefined, "Einsum"],
+  ["binhd,bjnd->bnhij", undefined, "Einsum"],
   ["bind,jnd->bnij", undefined, "Einsum"],
   ["bind,jnd->bnij", 1, "Einsum"],
   ["bxyd,bjd->bxyj", undefined, "Einsum"],
@@ -58,14 +97,23 @@ function example([equation, constant, , leading = ""]: Case, random: () => numbe
   const terms = left.split(",");
   const operands = terms.map((term, i) => {
     const shape = [...term].map((letter) => SIZES[letter]!);
-    return { name: `operand${i}`, shape, data: Float32Array.from({ length: sizeOf(shape) }, () => random() - 0.5) };
+    return {
+      name: `operand${i}`,
+      term,
+      shape,
+      data: Float32Array.from({ length: sizeOf(shape) }, () => random() - 0.5),
+    };
   });
   const inputs = operands.filter((_, i) => i !== constant);
-  const info = (name: string, rank: number): ValueInfoProto =>
-    tensorInfo(name, DataType.FLOAT, Array.from({ length: rank }, (_, i) => `${name}.${i}`));
+  const info = (name: string, letters: string): ValueInfoProto =>
+    tensorInfo(
+      name,
+      DataType.FLOAT,
+      Array.from(letters, (letter, i) => FIXED.includes(letter) ? SIZES[letter]! : `${name}.${i}`),
+    );
   const graph = create(GraphProtoSchema, {
-    input: inputs.map(({ name, shape }) => info(name, shape.length)),
-    output: [info("y", result.length)],
+    input: inputs.map(({ name, term }) => info(name, term)),
+    output: [info("y", result)],
     initializer: operands.filter((_, i) => i === constant).map(({ name, shape, data }) =>
       floatTensor(name, shape, data)
     ),
@@ -89,7 +137,7 @@ function example([equation, constant, , leading = ""]: Case, random: () => numbe
   }
   return {
     graph,
-    feeds: Object.fromEntries(inputs.map(({ name, ...numbers }) => [name, numbers])),
+    feeds: Object.fromEntries(inputs.map(({ name, shape, data }) => [name, { shape, data }])),
     expected: [...sums],
   };
 }

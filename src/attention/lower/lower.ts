@@ -24,6 +24,8 @@ export interface Surroundings {
   readonly graph: Graph;
   /** What a probe run knows of a value. */
   value(name: string): Value;
+  /** Sizes of a value that two probe runs with other inputs agree on; undefined in the other places. */
+  fixedSizes(name: string): readonly (number | undefined)[];
   /** All numbers of a constant; undefined if an operator on the way to them isn't known. */
   numbers(name: string): ConstantArray | undefined;
   /** A name that nothing has yet. */
@@ -50,13 +52,18 @@ export function lower(graph: Graph, folder: string): LoweredGraph {
     })
   );
   if (candidates.length === 0) return { graph, lowerings: [] };
-  const [run] = probeRuns(graph, folder);
+  const runs = probeRuns(graph, folder);
+  const [run] = runs;
   const writer = new ModelWriter({ graph });
   const shared = new Map<string, string>();
   const lowerings = candidates.flatMap(({ scope, node, rule }): Lowering[] => {
     const nodes = rule(node, {
       graph: scope,
       value: (name) => run.value(scope, name),
+      fixedSizes: (name) => {
+        const [first, second] = runs.map((each) => each.value(scope, name).shape);
+        return first?.map((size, i) => size === second?.[i] ? size : undefined) ?? [];
+      },
       numbers: (name) => knownConstant(scope, name, folder),
       fresh: (wanted) => writer.fresh(wanted),
       integers: (values) => writer.integers(values),
