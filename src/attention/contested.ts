@@ -1,7 +1,7 @@
 /**
  * Projections that serve more than one attention: differential attention (two softmaxes over one value), keys and values
- * that later layers read again, scores that are taken twice. Each place alone looks like attention, but their weights
- * can't be replaced one by one.
+ * that later layers read again, scores that are taken twice; or one attention in two ways, as where keys are the values too.
+ * Each place alone looks like attention, but their weights can't be replaced one by one.
  *
  * @module
  */
@@ -15,7 +15,7 @@ interface Claim {
   readonly columns: Int32Array;
 }
 
-/** The sites that share columns of a projection with another one, each with the reason. */
+/** The sites that share columns of a projection with another one, or use them twice, each with the reason. */
 export function contestedSites(sites: readonly Site[]): ReadonlyMap<Site, string> {
   const claims = new Map<NodeProto, Claim[]>();
   const contested = new Map<Site, string>();
@@ -23,7 +23,7 @@ export function contestedSites(sites: readonly Site[]): ReadonlyMap<Site, string
     for (const { node, ...claim } of claimsOf(site)) {
       const others = claims.get(node) ?? [];
       for (const other of others) {
-        if (other.site === site || !overlap(claim.columns, other.columns)) continue;
+        if (!overlap(claim.columns, other.columns)) continue;
         if (!contested.has(site)) contested.set(site, reasonOf(node, claim, other));
         if (!contested.has(other.site)) contested.set(other.site, reasonOf(node, other, claim));
       }
@@ -53,6 +53,9 @@ function claimsOf(site: Site): (Claim & { readonly node: NodeProto })[] {
   ];
 }
 
-function reasonOf(node: NodeProto, { part }: Claim, { site, part: otherPart }: Claim): string {
-  return `its ${part} projection ${nodeName(node)} is the ${otherPart} projection of ${nodeName(site.anchor)} too`;
+function reasonOf(node: NodeProto, { site: own, part }: Claim, { site, part: otherPart }: Claim): string {
+  const where = site === own ? "" : ` of ${nodeName(site.anchor)}`;
+  return `its ${part} projection ${nodeName(node)} is ${
+    where === "" ? "its" : "the"
+  } ${otherPart} projection${where} too`;
 }

@@ -77,7 +77,12 @@ export function readHeads(tracer: Tracer, trace: Trace, transposed: boolean): He
     return { ...common(projection, operand, heads), columns, scale: 1, bias: undefined, inexact: trace.inexact, past };
   }
   const exact = exactColumns(operand, sizes);
-  return typeof exact === "string" ? exact : { ...common(projection, operand, heads), ...exact, past };
+  if (typeof exact === "string") return exact;
+  // Where a dimension is 1, rows in the order [positions, batch] stand as those of [batch, positions] do.
+  const shape = tracer.value(projection.graph, projection.input).shape;
+  const turned = exact.inexact === undefined && shape?.length === 3 &&
+    (shape[0] !== batch || shape[1] !== fresh.length);
+  return { ...common(projection, operand, heads), ...exact, ...(turned ? { reordered: true } : {}), past };
 }
 
 /** Reads an operand, laid out as for `readHeads`, that is nothing but a cache; undefined if it is anything else. */

@@ -41,7 +41,7 @@ export function valuesBehind(site: SiteParts): string[] {
   return followers(site, [site.context], [site.output.projection.node.output[0]!, site.output.result]);
 }
 
-/** Everything made from `starts` by operators that move elements or work element by element, up to `ends`. */
+/** Everything made from `starts` by operators that move elements, work element by element or are norms, up to `ends`. */
 function followers(site: SiteParts, starts: readonly string[], ends: readonly string[]): string[] {
   const { graph } = site;
   const pending = [...starts];
@@ -51,10 +51,17 @@ function followers(site: SiteParts, starts: readonly string[], ends: readonly st
     if (seen.has(name) || ends.includes(name)) continue;
     seen.add(name);
     for (const { node, graph: user } of graph.uses(name)) {
-      if (user === graph && (isMovement(node) || isElementwise(node))) pending.push(...node.output);
+      if (user === graph && (isMovement(node) || isElementwise(node) || isNormOf(node, name))) {
+        pending.push(...node.output);
+      }
     }
   }
   return [...seen];
+}
+
+/** Whether a node is a norm of a value, which keeps every element in its place. */
+function isNormOf(node: NodeProto, name: string): boolean {
+  return /^(Layer|SimplifiedLayer|RMS)Normalization$/.test(node.opType) && node.input[0] === name;
 }
 
 /** Whether a node is one of the two products. */
@@ -62,27 +69,46 @@ function makes(node: NodeProto, site: SiteParts): boolean {
   return node.output[0] === site.scores || node.output[0] === site.context;
 }
 
-function queryKeyProblem(tracer: Tracer, { graph, query, key }: SiteParts, path: SoftmaxPath): string | undefined {
+function queryKeyProblem(
+  tracer: Tracer,
+  { graph, query, key, scores, fused }: SiteParts,
+  path: SoftmaxPath,
+): string | undefined {
   if (query.inexact !== undefined) return `query: ${query.inexact}`;
   if (key.inexact !== undefined) return `key: ${key.inexact}`;
   if (path.notAdditive !== undefined && key.bias !== undefined) {
     return `${path.notAdditive} bends the scores, so the key bias doesn't cancel`;
   }
-  return streamProblem(tracer, query) ?? streamProblem(tracer, key) ?? pastProblem(tracer, graph, key);
+  return streamProblem(tracer, query) ?? streamProblem(tracer, key) ?? pastProblem(tracer, graph, key) ??
+    (fused === undefined ? stackProblem(tracer, graph, { name: scores, what: "scores" }) : undefined);
+}
+
+/** The rewritten block makes and takes stacks of matrices [batch, heads, …] or [batch · heads, …]. */
+function stackProblem(
+  tracer: Tracer,
+  graph: Graph,
+  { name, what }: { readonly name: string; readonly what: string },
+): string | undefined {
+  const shape = tracer.value(graph, name).shape;
+  const fits = shape?.length === 3 || shape?.length === 4;
+  return fits ? undefined : `its ${what} ${name} have shape [${shape}], not [batch, heads, positions, positions]`;
 }
 
 function valueOutputProblem(
   tracer: Tracer,
-  { graph, value, output }: SiteParts,
+  { graph, query, value, output, probabilities, fused }: SiteParts,
   path: SoftmaxPath,
 ): string | undefined {
   if (value.inexact !== undefined) return `value: ${value.inexact}`;
   if (output.inexact !== undefined) return `output: ${output.inexact}`;
-  if (output.reordered) return "the output's rows aren't in the order [batch, positions]";
+  if (output.reordered || (value.fromCache && query.reordered)) {
+    return "the output's rows aren't in the order [batch, positions]";
+  }
   if (path.rowSumBroken !== undefined && value.bias !== undefined) {
     return `${path.rowSumBroken} changes its row sums, so the value bias can't move behind it`;
   }
-  return streamProblem(tracer, value) ?? pastProblem(tracer, graph, value);
+  return streamProblem(tracer, value) ?? pastProblem(tracer, graph, value) ??
+    (fused === undefined ? stackProblem(tracer, graph, { name: probabilities, what: "probabilities" }) : undefined);
 }
 
 /** The rewritten block splits heads off a [batch, positions, d] stream. */

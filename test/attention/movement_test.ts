@@ -6,12 +6,12 @@ import { Graph } from "../../src/onnx/graph.ts";
 import { GraphProtoSchema, ModelProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
 import { makeNode, type NodeProto, type TensorProto } from "../../src/onnx/node.ts";
-import { DataType, int64Tensor, sizeOf } from "../../src/onnx/tensor.ts";
+import { DataType, floatTensor, int64Tensor, sizeOf } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { ProbeRun } from "../../src/attention/trace/evaluate.ts";
 import { PROBE, SECOND_PROBE } from "../../src/attention/trace/probe.ts";
 import { Tracer } from "../../src/attention/trace/tracer.ts";
-import { TestSession } from "../support/session.ts";
+import { type Numbers, TestSession } from "../support/session.ts";
 import { testSeed } from "../support/seed.ts";
 
 /** Builds a chain of random movements of one input. */
@@ -133,4 +133,53 @@ Deno.test("random chains of movements trace to the elements that ONNX Runtime mo
     assertEquals(trace.shape, [...chain.shape], what);
     assertEquals([...trace.origin], Array.from(result.data), what);
   }
+});
+
+Deno.test("sizes of resized and sampled images are ONNX Runtime's, and what doesn't fit together has none", async () => {
+  const half = floatTensor("half", [4], Float32Array.of(1, 1, 0.5, 1.5));
+  const nodes = [
+    makeNode("Resize", ["x", "", "half"], ["scaled"]),
+    makeNode("Resize", ["x", "", "", "sizes"], ["sized"]),
+    makeNode("GridSample", ["x", "grid"], ["sampled"]),
+  ];
+  const outputs = ["scaled", "sized", "sampled"];
+  const graph = create(GraphProtoSchema, {
+    name: "images",
+    node: nodes,
+    initializer: [half, int64Tensor("sizes", [2, 3, 7, 9])],
+    input: [
+      tensorInfo("x", DataType.FLOAT, [2, 3, 4, 5]),
+      tensorInfo("grid", DataType.FLOAT, [2, 6, 7, 2]),
+      tensorInfo("mystery", DataType.FLOAT, [2]),
+    ],
+    output: outputs.map((name) => tensorInfo(name, DataType.FLOAT, ["a", "b", "c", "d"])),
+  });
+  const model: OnnxModel = {
+    proto: create(ModelProtoSchema, { irVersion: 8n, graph, opsetImport: [{ version: 17n }] }),
+    path: "",
+    folder: "",
+  };
+  const index = new Graph(graph);
+  const run = new ProbeRun(index, PROBE, "");
+  await using session = await TestSession.load(model);
+  const zeros = (shape: number[]): Numbers => ({ shape, data: new Float32Array(sizeOf(shape)) });
+  const results = await session.run({}, { x: zeros([2, 3, 4, 5]), grid: zeros([2, 6, 7, 2]), mystery: zeros([2]) });
+  for (const name of outputs) assertEquals(run.value(index, name).shape, [...results[name]!.shape], name);
+
+  const unknown = new Graph(create(GraphProtoSchema, {
+    name: "unknown",
+    node: [
+      makeNode("Mystery", ["x"], ["m"]),
+      makeNode("Add", ["m", "one"], ["shifted"]),
+      makeNode("Add", ["m", "x"], ["added"]),
+      makeNode("Concat", ["one", "one"], ["joined"], { attributes: { axis: -1n } }),
+      makeNode("Range", ["nothing", "nothing", "nothing"], ["range"]),
+    ],
+    initializer: [floatTensor("one", [], Float32Array.of(1)), floatTensor("nothing", [], Float32Array.of(NaN))],
+    input: [tensorInfo("x", DataType.FLOAT, [2, 3])],
+  }));
+  const shapes = ["shifted", "added", "joined", "range"].map((name) =>
+    new ProbeRun(unknown, PROBE, "").value(unknown, name).shape
+  );
+  assertEquals(shapes, [undefined, [2, 3], undefined, undefined]);
 });

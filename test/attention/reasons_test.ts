@@ -6,9 +6,9 @@ import { assert, assertEquals, assertMatch } from "@std/assert/mod.js";
 import { findAttention } from "../../src/attention/mod.ts";
 import { withFields } from "../../src/onnx/codec.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
-import { makeNode } from "../../src/onnx/node.ts";
-import { DataType, floatTensor } from "../../src/onnx/tensor.ts";
-import { tensorInfo } from "../../src/onnx/value_info.ts";
+import { makeNode, type NodeProto } from "../../src/onnx/node.ts";
+import { DataType, floatTensor, int64Tensor } from "../../src/onnx/tensor.ts";
+import { tensorInfo, withDimension } from "../../src/onnx/value_info.ts";
 import { assertExact, behind, changed, node, original, SELF } from "../support/edited_roberta.ts";
 
 Deno.test("a soft cap keeps query and key expanded where the key has a bias", async () => {
@@ -152,6 +152,69 @@ Deno.test("a block whose matrix is used elsewhere too is left alone", () => {
   const { blocks, skipped } = findAttention(changed(new Map([[query, [query, again]]]), { outputs: ["again"] }));
   assertEquals(blocks.map(({ name }) => name), ["roberta.encoder.layer.1.attention"]);
   assertMatch(skipped[0]!.reason, /^elsewhere uses its matrix .* too, and isn't part of a block that was found$/);
+});
+
+Deno.test("a projection that is key and value at once is left alone: its two reconstructions differ", () => {
+  const value = node("value/Add");
+  const shared = withFields(value, {
+    input: value.input.map((name) => name === node("value/MatMul").output[0] ? node("key/MatMul").output[0]! : name),
+  });
+  const { blocks, skipped } = findAttention(changed(new Map([[value, [shared]]])));
+  assertEquals(blocks.map(({ name }) => name), ["roberta.encoder.layer.1.attention"]);
+  assertMatch(skipped[0]!.reason, /^its value projection .*key\/MatMul is its key projection too$/);
+});
+
+Deno.test("streams of [positions, batch] stay expanded, also where a call has one position and rows stand alike", async () => {
+  const names = ["query", "key", "value"];
+  const projections = names.map((name) => node(`${name}/MatMul`));
+  const turn = { attributes: { perm: [1n, 0n, 2n] } };
+  const turned = projections.map((each, i): [NodeProto, NodeProto[]] => [each, [
+    ...i === 0 ? [makeNode("Transpose", [each.input[0]!], ["turned"], turn)] : [],
+    withFields(each, { input: ["turned", each.input[1]!], output: [`${names[i]}.turned`] }),
+    makeNode("Transpose", [`${names[i]}.turned`], each.output, turn),
+  ]]);
+  const model = changed(new Map(turned));
+  const graph = model.proto.graph!;
+  const input = graph.input.map((info) => withDimension(info, 1, 1));
+  const single = { ...model, proto: withFields(model.proto, { graph: withFields(graph, { input, valueInfo: [] }) }) };
+  for (const each of [model, single]) {
+    const [first] = findAttention(each).blocks;
+    assertMatch(
+      first!.queryKeyExpandedBecause!,
+      /^the rows of its input turned aren't in the order \[batch, positions\]$/,
+    );
+    assertMatch(first!.valueOutputExpandedBecause!, /aren't in the order \[batch, positions\]$/);
+  }
+  await assertExact(model);
+});
+
+Deno.test("scores of five dimensions keep a block expanded", async () => {
+  const [scores, softmax, context] = [node("MatMul"), node("Softmax"), node("MatMul_1")];
+  const [query, key] = scores.input as [string, string];
+  const [probabilities, value] = context.input as [string, string];
+  const deeper = (name: string): NodeProto => makeNode("Unsqueeze", [name, "third"], [`${name}.deep`]);
+  const added = original.proto.graph!.node.find(({ input }) => input.includes(scores.output[0]!))!;
+  const mask = added.input.find((name) => name !== scores.output[0]!)!;
+  const model = changed(
+    new Map([
+      [scores, [deeper(query), deeper(key), makeNode("MatMul", [`${query}.deep`, `${key}.deep`], scores.output)]],
+      [added, [
+        deeper(mask),
+        withFields(added, { input: added.input.map((name) => name === mask ? `${mask}.deep` : name) }),
+      ]],
+      [context, [
+        deeper(value),
+        makeNode("MatMul", [probabilities, `${value}.deep`], ["context.deep"]),
+        makeNode("Squeeze", ["context.deep", "third"], context.output),
+      ]],
+    ]),
+    { tensors: [int64Tensor("third", [2])] },
+  );
+  assertEquals(softmax.output[0], probabilities);
+  const [first] = findAttention(model).blocks;
+  assertMatch(first!.queryKeyExpandedBecause!, /^its scores .* have shape \[2,4,1,3,3\], not \[batch, heads/);
+  assertMatch(first!.valueOutputExpandedBecause!, /^its probabilities .* have shape \[2,4,1,3,3\], not/);
+  await assertExact(model);
 });
 
 Deno.test("tensors of types that hold no numbers here don't stand in the way", () => {

@@ -1,10 +1,12 @@
 /** Grouped key and value heads at a stack rank below 4, where every query head needs its own: what can't be made so. */
-import { assertEquals, assertThrows } from "@std/assert/mod.js";
+import { assertEquals, assertMatch, assertThrows } from "@std/assert/mod.js";
 import { extractWeights, findAttention, rewriteDense } from "../../src/attention/mod.ts";
 import { TuckerdError } from "../../src/errors.ts";
 import { withFields } from "../../src/onnx/codec.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { makeNode } from "../../src/onnx/node.ts";
+import { DataType } from "../../src/onnx/tensor.ts";
+import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { factored } from "../support/factored.ts";
 import { oracleExports, oracleReference } from "../support/oracle.ts";
@@ -64,7 +66,8 @@ Deno.test("a norm over all grouped heads together is exact at stack rank 4, and 
   assertNear(actual, expected, { atol: 1e-4 * largestValue(expected), rtol: 0, what: `seed ${seed}` });
 
   const mixed = projected(model, 3, random);
-  const message = /^mean runs over all 2 key heads of .*Softmax together, so they can't become one for each query head/;
+  const message =
+    /^the key heads of .*Softmax can't become one for each query head, since mean runs over all 2 of them together/;
   for (
     const run of [
       () => factored(model, new Map([[0, mixed]])),
@@ -74,4 +77,32 @@ Deno.test("a norm over all grouped heads together is exact at stack rank 4, and 
     const error = assertThrows(run, TuckerdError);
     assertEquals(message.test(error.message), true, error.message);
   }
+});
+
+Deno.test("grouped heads that something else reads are refused below stack rank 4: it would find other heads", async () => {
+  const seed = testSeed();
+  const original = await loadModel(oracleExports("llama-gqa").find(({ file }) => file === "onnx/model.onnx")!.path);
+  const graph = original.proto.graph!;
+  const [values] = graph.node.find(({ name }) => /layers\.0\/self_attn\/v_proj\/MatMul$/.test(name))!.output as [
+    string,
+  ];
+  const extra = makeNode("ReduceMean", [values], ["values.mean"], {
+    name: "mean",
+    attributes: { axes: [-1n], keepdims: 1n },
+  });
+  const output = [...graph.output, tensorInfo("values.mean", DataType.FLOAT, ["b", "t", 1])];
+  const edited = withFields(graph, { node: [...graph.node, extra], output });
+  const model = { ...original, proto: withFields(original.proto, { graph: edited }) };
+  assertMatch(findAttention(model).blocks[0]!.valueOutputExpandedBecause!, /^ReduceMean \(mean\) reads .* too$/);
+
+  factored(model, new Map([[0, projected(model, 4, seeded(seed))]]));
+  const mixed = projected(model, 3, seeded(seed));
+  const message =
+    /^the value heads of .* can't become one for each query head, since mean reads them too: keep the stack rank at 4$/;
+  for (
+    const run of [
+      () => factored(model, new Map([[0, mixed]])),
+      () => rewriteDense(model, new Map([[0, unstackWeights(reconstruct(mixed), mixed)]])),
+    ]
+  ) assertMatch(assertThrows(run, TuckerdError).message, message);
 });

@@ -76,12 +76,14 @@ function writeProjection(
     part.columns.forEach((column, i) => index[column] = width + i);
     width += part.columns.length;
   }
-  // Columns of a matrix that is kept come from the original product; those of a reduced one aren't read any more.
+  // Columns of a reduced matrix aren't read any more; what else the projection makes comes from the original product.
   const kept = keptColumns(at, form, at.site[names[0]!].projection);
   const values = parts.map(({ value }) => value);
   if (kept.length > 0) {
-    values.push(originalProduct(at, projection));
-    for (const column of kept) index[column] = width + column;
+    const original = originalProduct(at, projection, kept);
+    values.push(original.value);
+    const places = new Map(original.columns.map((column, i) => [column, width + i]));
+    for (const column of kept) index[column] = places.get(column)!;
   }
   const label = names.join("+");
   const joined = values.length === 1 ? values[0]! : at.node("Concat", values, {
@@ -155,26 +157,39 @@ function storedColumns(view: HeadView, heads: number): number[] {
     .flatMap((i) => [...view.columns.subarray(i * view.headSize, (i + 1) * view.headSize)]);
 }
 
+/** Columns of a projection that aren't rewritten: those of a matrix that is kept, and what is no part of the attention (a gate, say). */
 function keptColumns(at: SiteWriter, form: BlockForm, projection: Projection): number[] {
-  return (["query", "key", "value"] as const)
-    .filter((name) => form[name] === "kept" && at.site[name].projection.node === projection.node)
-    .flatMap((name) => [...new Set(at.site[name].columns)]);
+  const replaced = new Set(
+    (["query", "key", "value"] as const)
+      .filter((name) => form[name] !== "kept" && at.site[name].projection.node === projection.node)
+      .flatMap((name) => [...at.site[name].columns]),
+  );
+  return Array.from({ length: projection.columns }, (_, column) => column).filter((column) => !replaced.has(column));
 }
 
-/** The projection's product without its bias, under a new name. */
-function originalProduct(at: SiteWriter, { node, input, stored, columns }: Projection): string {
+/** The projection's product without its bias, under a new name, with the original columns that it has: at least the wanted ones. */
+function originalProduct(
+  at: SiteWriter,
+  { node, input, stored, columns }: Projection,
+  wanted: readonly number[],
+): { readonly value: string; readonly columns: readonly number[] } {
   if (stored.kind === "plain") {
     const upright = stored.transposed ? at.transpose(stored.name, [1, 0], "original.weight") : stored.name;
-    return at.matmul(input, upright, { label: "original" });
+    const weight = wanted.length === columns ? upright : gatherLast(at, upright, {
+      index: wanted,
+      label: "original.columns",
+    });
+    return { value: at.matmul(input, weight, { label: "original" }), columns: wanted };
   }
+  const all = Array.from({ length: columns }, (_, column) => column);
   const product = at.writer.fresh(`${node.output[0]}.original`);
   at.writer.put(at.graph, withFields(node, { output: [product], name: product }));
   const flat = at.rank(node.output[0]!) < at.rank(input);
   // The factors' product has the batch apart, the original one only where it was multiplied so.
-  if (!flat) return product;
+  if (!flat) return { value: product, columns: all };
   const parts = [at.size(input, 0), at.size(input, 1), at.writer.integers([columns])];
   const shape = at.node("Concat", parts, { label: "original.shape", attributes: { axis: 0n } });
-  return at.node("Reshape", [product, shape], { label: "original.split" });
+  return { value: at.node("Reshape", [product, shape], { label: "original.split" }), columns: all };
 }
 
 /** Takes over the projection's output. */

@@ -18,6 +18,7 @@ import { nodeName, type NodeProto } from "../../onnx/node.ts";
 import { withDimension } from "../../onnx/value_info.ts";
 import type { HeadView } from "../heads.ts";
 import { sizeOf } from "../../onnx/tensor.ts";
+import { isMovement } from "../trace/movement.ts";
 import type { BlockForm } from "../types.ts";
 import { fullHeads, placedProjection } from "./expanded.ts";
 import { writeRepeated } from "./repeated.ts";
@@ -42,11 +43,7 @@ export function writeUngrouped(at: SiteWriter, form: BlockForm, name: "key" | "v
   const repetition = repetitionOf(at, view, path);
   if (repetition === undefined) {
     if (writeRepeated(at, form, { name, path })) return;
-    throw new TuckerdError(
-      "unsupported",
-      `the ${name} heads of ${nodeName(at.site.anchor)} run in ${groups} groups, and the graph doesn't show ` +
-        `[batch, heads, …] where it repeats them: keep the stack rank at 4`,
-    );
+    refuse(at, name, "the graph doesn't show [batch, heads, …] where it repeats them");
   }
   const { before, after } = repetition;
   const { between, copies } = copiesOf(at, form, { name, before });
@@ -91,14 +88,10 @@ function copiesOf(
   const repeats = view.heads / groups;
   const first = view.projection.node.output[0]!;
   const between = nodesBetween(at, first, before);
-  const mixing = between.find((node) => mixesHeads(at, node, groups * view.headSize));
-  if (mixing !== undefined) {
-    throw new TuckerdError(
-      "unsupported",
-      `${nodeName(mixing)} runs over all ${groups} ${name} heads of ${nodeName(at.site.anchor)} together, ` +
-        "so they can't become one for each query head: keep the stack rank at 4",
-    );
-  }
+  const mixing = between.find((node) => mixesHeads(at, node, view));
+  if (mixing !== undefined) refuse(at, name, `${nodeName(mixing)} runs over all ${groups} of them together`);
+  const reader = otherReader(at, view, { between, towards: pathOf(at, view, name) });
+  if (reader !== undefined) refuse(at, name, `${nodeName(reader)} reads them too`);
   const all = fullHeads(at, form, name);
   const copies = Array.from({ length: repeats }, (_, repeat) => {
     const projected = placedProjection(at, view, { all, repeat, repeats, label: `${name}.${repeat}` });
@@ -107,10 +100,55 @@ function copiesOf(
   return { between, copies };
 }
 
-/** Whether a norm is taken over the joined heads of a projection: a copy for each repeat would take other ones. */
-function mixesHeads(at: SiteWriter, node: NodeProto, width: number): boolean {
+/** Grouped heads that can't become one for each query head. */
+function refuse(at: SiteWriter, name: "key" | "value", because: string): never {
+  throw new TuckerdError(
+    "unsupported",
+    `the ${name} heads of ${nodeName(at.site.anchor)} can't become one for each query head, since ${because}: ` +
+      "keep the stack rank at 4",
+  );
+}
+
+/**
+ * Whether a norm is taken over the joined heads of a projection: a copy for each repeat would take other ones. A single head has
+ * a dimension of its own where the norm is the head's.
+ */
+function mixesHeads(at: SiteWriter, node: NodeProto, view: HeadView): boolean {
+  const groups = at.groups(view);
   const norm = node.opType.startsWith("Reduce") || node.opType.endsWith("Normalization");
-  return norm && at.tracer.value(at.graph, node.input[0]!).shape?.at(-1) === width;
+  const shape = at.tracer.value(at.graph, node.input[0]!).shape;
+  return norm && shape?.at(-1) === groups * view.headSize && (groups > 1 || shape.length < 4);
+}
+
+/**
+ * What reads grouped heads beside the attention, from the projection on: it would find the heads that were before, or another
+ * number of them. Other columns of a packed projection may be read, and shapes.
+ */
+function otherReader(
+  at: SiteWriter,
+  view: HeadView,
+  { between, towards }: { readonly between: readonly NodeProto[]; readonly towards: readonly string[] },
+): NodeProto | undefined {
+  const own = new Set(between);
+  const passes = (node: NodeProto): boolean =>
+    own.has(node) || node.opType === "Shape" || node.opType === "Size" ||
+    node.output.some((output) => towards.includes(output) || output === at.site.scores || output === at.site.context) ||
+    isMovement(node) && !node.output.some((output) => holdsHeads(at, view, output));
+  const values = [view.projection.node.output[0]!, ...between.flatMap((node) => node.output)];
+  return values.filter((value) => holdsHeads(at, view, value))
+    .flatMap((value) => at.graph.uses(value)).map(({ node }) => node).find((node) => !passes(node));
+}
+
+/** Whether a value holds some of a view's columns. */
+function holdsHeads(at: SiteWriter, view: HeadView, value: string): boolean {
+  const trace = at.tracer.trace(at.graph, value);
+  const source = trace && at.tracer.sourcesOf(trace).find(({ node }) => node === view.projection.node);
+  if (trace === undefined || source === undefined) return false;
+  const columns = new Set(view.columns);
+  const end = source.base + sizeOf(source.shape);
+  return trace.origin.some((origin) =>
+    origin >= source.base && origin < end && columns.has((origin - source.base) % view.projection.columns)
+  );
 }
 
 /** Names of the values from the product back to the projection. */

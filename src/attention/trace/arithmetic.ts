@@ -87,8 +87,10 @@ export function elementwise(node: NodeProto, inputs: readonly (Value | undefined
   }
   if (!BINARY.has(node.opType) && node.opType !== "Where") return undefined;
   const present = inputs.filter((input) => input !== undefined);
-  // An operand of unknown shape (a table made in a loop, say) is taken to broadcast to the others.
-  const shapes = present.flatMap((input) => input.shape === undefined ? [] : [input.shape]);
+  // An operand of unknown shape (a table made in a loop, say) is taken to broadcast to the others, unless those are constants.
+  const known = present.filter((input) => input.shape !== undefined);
+  if (known.length < present.length && known.every((input) => input.constant)) return undefined;
+  const shapes = known.map((input) => input.shape!);
   if (shapes.length === 0) return undefined;
   const shape = broadcastShapes(shapes);
   const integer = LOGICAL.has(node.opType) || present.slice(-2).every((input) => input.integer);
@@ -142,6 +144,7 @@ export function fromSizes(node: NodeProto, inputs: readonly (Value | undefined)[
       const [start, limit, delta] = [first?.data?.[0], second?.data?.[0], third?.data?.[0]];
       if (start === undefined || limit === undefined || delta === undefined) return undefined;
       const length = Math.max(0, Math.ceil((limit - start) / delta));
+      if (!Number.isFinite(length)) return undefined; // of sizes that the probe divided by zero
       const data = length <= DATA_LIMIT ? Float64Array.from({ length }, (_, i) => start + i * delta) : undefined;
       return { shape: [length], data, integer: first!.integer, constant: false };
     }

@@ -128,6 +128,27 @@ const pad: Rule = (node, [data], inputs) => {
   return [data.map((size, i) => size + pads[i]! + pads[i + data.length]!)];
 };
 
+/** Sizes given, or sizes times scales; before opset 11 the scales come second. */
+const resize: Rule = (node, [data], inputs) => {
+  if (data === undefined) return [];
+  const given = (i: number): readonly number[] | undefined => {
+    const values = inputs[i]?.data;
+    return values === undefined || values.length === 0 ? undefined : Array.from(values);
+  };
+  const sizes = given(3);
+  const scales = sizes === undefined ? given(node.input.length === 2 ? 1 : 2) : undefined;
+  const axes = intsAttribute(node, "axes") ?? data.map((_, i) => i);
+  const found = sizes ?? scales?.map((scale, k) => Math.floor(data[axisOf(axes[k]!, data.length)]! * scale));
+  if (found?.length !== axes.length) return [];
+  return [axes.reduce((shape, axis, k) => shape.with(axisOf(axis, data.length), found[k]!), [...data])];
+};
+
+/** Samples of an image at the points of a grid, [batch, …, coordinates]. */
+const gridSample: Rule = (
+  _node,
+  [data, grid],
+) => [data && grid && [data[0]!, data[1]!, ...grid.slice(1, -1)]];
+
 const oneHot: Rule = (_node, [indices], inputs) => {
   const depth = inputs[1]?.data?.[0];
   return indices === undefined || depth === undefined ? [] : [[...indices, depth]];
@@ -191,6 +212,10 @@ const rules = new Map<string, Rule>([
   ["MaxPool", pool],
   ["Pad", pad],
   ["OneHot", oneHot],
+  ["Resize", resize],
+  ["GridSample", gridSample],
+  ["RandomUniformLike", sameAsFirst],
+  ["RandomNormalLike", sameAsFirst],
   ["Einsum", einsum],
   ["LayerNormalization", sameAsFirst],
   ["SimplifiedLayerNormalization", sameAsFirst],

@@ -157,6 +157,8 @@ const concat: Mover = (node, inputs) => {
   const [first] = shapes;
   if (first === undefined || !shapes.every((shape) => shape !== undefined)) return undefined;
   const axis = axisOf(intAttribute(node, "axis", 0), first.length);
+  // The probe's sizes needn't suit every graph: what has no such dimension can't be joined along it.
+  if (axis < 0 || axis >= first.length || shapes.some((part) => part.length !== first.length)) return undefined;
   const shape = first.with(axis, shapes.reduce((total, part) => total + part[axis]!, 0));
   const index = (): Int32Array => {
     const joined = new Int32Array(sizeOf(shape));

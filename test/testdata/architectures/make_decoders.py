@@ -59,6 +59,12 @@ def grouped(name, out):
     return rows
 
 
+def gated(prefix):
+    """Queries in the rows [head][query, gate][head size]; key, value and output of their own."""
+    return lambda heads, groups: linear(prefix)(heads, groups) | {
+        "q": (prefix + "q_proj", np.concatenate([2 * i * HEAD + np.arange(HEAD) for i in range(heads)]))}
+
+
 def bigcode(heads, groups):
     pack = packed if groups == 1 else interleaved
     return pack("transformer.h.{l}.attn.c_attn", "transformer.h.{l}.attn.c_proj")(heads, groups)
@@ -142,10 +148,16 @@ ARCHITECTURES = {
                                         num_experts_per_tok=1, moe_intermediate_size=16), None),
     "llama4": ("llama4_text", dict(**GQA, **MOE, head_dim=HEAD, intermediate_size_mlp=16, no_rope_layers=[1, 0], moe_layers=[],
                                    attn_temperature_tuning=True, floor_scale=4, attn_scale=0.3, attention_chunk_size=8), LLAMA),
-    "gpt-oss": ("gpt_oss", dict(**GQA, **MOE, head_dim=HEAD, sliding_window=4), LLAMA),
+    "gpt-oss": ("gpt_oss", dict(**GQA, **MOE, head_dim=HEAD, sliding_window=4, layer_types=["sliding_attention", "full_attention"]), LLAMA),
     "diffllama": ("diffllama", dict(), None),
     "qwen3-next": ("qwen3_next", dict(**GQA, head_dim=HEAD, layer_types=["full_attention", "full_attention"], num_experts=0,
-                                      mlp_only_layers=[0, 1]), None),
+                                      mlp_only_layers=[0, 1]), gated("model.layers.{l}.self_attn.")),
+    "gemma3-single": ("gemma3_text", dict(head_dim=HEAD, num_key_value_heads=1, sliding_window=4,
+                                          layer_types=["sliding_attention", "full_attention"]), LLAMA),
+    "gemma3n": ("gemma3n_text", dict(**GQA, head_dim=HEAD, intermediate_size=[16, 16], hidden_size_per_layer_input=4,
+                                     vocab_size_per_layer_input=V, laurel_rank=4, num_kv_shared_layers=0, altup_num_inputs=2,
+                                     activation_sparsity_pattern=[0.0, 0.0], sliding_window=4,
+                                     layer_types=["sliding_attention", "full_attention"]), LLAMA),
     "minimax": ("minimax", dict(**GQA, **MOE, head_dim=HEAD, layer_types=["linear_attention", "full_attention"], block_size=4), None),
 }
 
@@ -165,6 +177,12 @@ EXPORTS = {
     "smollm3": ["dynamo18-sdpa-past"],  # a layer without rotation
     "glm": ["dynamo18-eager-past"],  # interleaved rotation of half a head
     "mixtral": ["dynamo18-eager"],  # a router's softmax beside attention's
+    "qwen3-next": ["dynamo18-sdpa-past"],  # a gate in the query's projection
+    "gemma3-single": ["dynamo18-sdpa-past"],  # a norm of the one key head, which becomes one for every query head
+    "gpt-oss": ["dynamo18-eager-past"],  # sinks: the rows of the softmax sum to less than one
+    "persimmon": ["dynamo18-sdpa-past"],  # LayerNormalization between projection and cache
+    "gpt-neo": ["dynamo18-eager-past"],  # no scale, windows by Where
+    "cohere2": ["dynamo18-sdpa-past"],  # interleaved rotation in one layer, none in the other, a parallel network
 }
 
 
