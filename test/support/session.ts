@@ -99,6 +99,7 @@ function numbersOf(type: types.Tensor.Type, { shape, data }: Numbers): types.Ten
   if (type === "float16") return new ort.Tensor("float16", float32ToFloat16(Float32Array.from(data)), shape);
   if (type === "int32") return new ort.Tensor("int32", Int32Array.from(data), shape);
   if (type === "int64") return new ort.Tensor("int64", BigInt64Array.from(Array.from(data), BigInt), shape);
+  if (type === "bool") return new ort.Tensor("bool", Uint8Array.from(data), shape);
   return new ort.Tensor("float32", Float32Array.from(data), shape);
 }
 

@@ -1,0 +1,96 @@
+/**
+ * The standard's Attention of opset 23 and 24: random options at random ranks, through its cache, with counted keys or with neither, equal
+ * ONNX Runtime's own operator on the dense weights.
+ */
+import { assertEquals, assertMatch } from "@std/assert/mod.js";
+import { findAttention, rewriteDense, structureKey } from "../../src/attention/mod.ts";
+import type { AttentionBlock, BlockForm } from "../../src/attention/types.ts";
+import { assertNear, largestValue } from "../support/close.ts";
+import { emptyCache, nextPast } from "../support/fused_caches.ts";
+import { integer, type Random, seededRandom } from "../support/random.ts";
+import { randomForm } from "../support/random_forms.ts";
+import { withRandomFactors } from "../support/random_model.ts";
+import { type Numbers, TestSession } from "../support/session.ts";
+import { attentionModel, type AttentionOptions, D, LAYERS, randomOptions } from "../support/standard_attention.ts";
+
+const [BATCH, TRIALS] = [2, 120];
+
+/** Inputs of a call with `tokens` new positions behind `before`. */
+function feedsOf(options: AttentionOptions, random: Random, [before, tokens]: readonly [number, number]) {
+  const total = before + tokens;
+  const uniform = (...shape: number[]): Numbers => ({
+    shape,
+    data: Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => random() - 0.5),
+  });
+  // No row may be without keys: what it gives then isn't defined. Every query sees its own key and the first.
+  const seen = Array.from({ length: BATCH * tokens * total }, (_, i) => {
+    const [query, key] = [before + Math.floor(i / total) % tokens, i % total];
+    return key === query || key === 0 || random() < 0.5 ? 1 : 0;
+  });
+  const mask = { shape: [BATCH, 1, tokens, total], data: seen };
+  // Causal rows are aligned with the last key that counts, so that all of it must be there.
+  const least = options.causal ? tokens : 1;
+  return {
+    x: uniform(BATCH, tokens, D),
+    ...(options.mask === undefined ? {} : {
+      mask: options.mask === "float" ? uniform(BATCH, 1, tokens, total) : mask,
+    }),
+    ...(options.keys !== "counted" ? {} : {
+      lengths: { shape: [BATCH], data: Array.from({ length: BATCH }, () => integer(random, least, tokens)) },
+    }),
+  };
+}
+
+function checkReasons(
+  options: AttentionOptions,
+  { queryKeyExpandedBecause, valueOutputExpandedBecause }: AttentionBlock,
+): void {
+  if (options.gives !== undefined) {
+    assertMatch(queryKeyExpandedBecause!, /^Attention gives its scores out$/);
+    assertMatch(valueOutputExpandedBecause!, /^Attention gives its scores out$/);
+  } else {
+    if (options.softcap > 0 && options.biased) assertMatch(queryKeyExpandedBecause!, /^softcap bends the scores/);
+    else assertEquals(queryKeyExpandedBecause, undefined);
+    assertEquals(valueOutputExpandedBecause, undefined);
+  }
+}
+
+Deno.test("the standard's Attention: random options at random ranks compute what the operator does", async () => {
+  const random = seededRandom("standard attention");
+  for (let trial = 0; trial < TRIALS; trial++) {
+    const options = randomOptions(random);
+    const model = attentionModel(options, random);
+    const { blocks } = findAttention(model);
+    assertEquals(blocks.length, LAYERS);
+    for (const block of blocks) checkReasons(options, block);
+    const chosen = blocks.filter(({ layer }) => layer === 0 || random() < 0.7);
+    const forms = new Map(
+      chosen.map((block): [number, BlockForm] => [block.layer, randomForm(block, random, "compressed")]),
+    );
+    const { rewritten, feeds, ranks, weights } = withRandomFactors(model, forms, random);
+    await using dense = await TestSession.load(rewriteDense(model, weights));
+    await using session = await TestSession.load(rewritten);
+    let pasts = [dense, session].map((each): Record<string, Numbers> => {
+      const past = Object.entries(emptyCache(each, ranks));
+      return Object.fromEntries(past.map(([name, { shape, data }]) => [name, { shape: shape.with(0, BATCH), data }]));
+    });
+    const calls = options.keys === "cached" ? [integer(random, 1, 4), 1, 2] : [integer(random, 2, 6)];
+    let before = 0;
+    for (const tokens of calls) {
+      const fed = feedsOf(options, random, [before, tokens]);
+      const expected = await dense.run({}, { ...pasts[0], ...fed });
+      const actual = await session.run({}, { ...feeds, ...pasts[1], ...fed });
+      pasts = [expected, actual].map(nextPast);
+      before += tokens;
+      const what = `${JSON.stringify({ ...options, tokens })} ${structureKey(forms)}`;
+      for (const [name, { data }] of Object.entries(expected).filter(([name]) => !name.startsWith("present."))) {
+        // Masked scores are given out as the lowest numbers there are.
+        const [given, wanted] = [actual[name]!.data, data].map((all) =>
+          Array.from(all, (each) => Math.max(each, -1e4))
+        );
+        const atol = 1e-4 * largestValue(wanted!.filter((each) => each > -1e4));
+        assertNear(given!, wanted!, { atol, rtol: 0, what: `${name}, ${what}` });
+      }
+    }
+  }
+});
