@@ -16,7 +16,11 @@ import { attentionModel, type AttentionOptions, D, LAYERS, randomOptions } from 
 const [BATCH, TRIALS] = [2, 120];
 
 /** Inputs of a call with `tokens` new positions behind `before`. */
-function feedsOf(options: AttentionOptions, random: Random, [before, tokens]: readonly [number, number]) {
+function feedsOf(
+  options: AttentionOptions,
+  random: Random,
+  [before, tokens]: readonly [number, number],
+): Record<string, Numbers> {
   const total = before + tokens;
   const uniform = (...shape: number[]): Numbers => ({
     shape,
