@@ -14,6 +14,7 @@ import type { TuckerOps } from "./ops.ts";
 import { projectedErrors } from "./projected_errors.ts";
 import { checkRanks } from "./ranks.ts";
 import { reconstructionErrors } from "./reconstruct.ts";
+import { stackDots } from "./stack_dots.ts";
 import { checkWeights, type LayerPlace, matrixNorms, tensorise } from "./tensorise.ts";
 import type {
   LayerDecomposition,
@@ -77,14 +78,33 @@ export async function decomposeLayer(
   const start = performance.now();
   const { layout, where } = options;
   checkWeights(weights, layout, where);
-  const norms = matrixNorms(weights, where);
-  const computed = await compute(weights, { ...options, norms }, ops);
+  const dots = needsDots(weights, options, ops) ? stackDots(weights, { matrices: MATRICES, layout }) : undefined;
+  const norms = normsOf(dots) ?? matrixNorms(weights, where);
+  const computed = await compute(weights, { ...options, norms, dots }, ops);
   const { known, ...decomposed } = computed;
   const errors = await reconstructionErrors(computed.factors, weights, { norms, layout, known });
   return { ...decomposed, ...errors, seconds: (performance.now() - start) / 1000 };
 }
 
-type ComputeOptions = DecomposeOptions & { readonly norms: Norms };
+interface ComputeOptions extends DecomposeOptions {
+  readonly norms: Norms;
+  /** Dot products of the matrices, where the norms were taken from them. */
+  readonly dots?: Float64Array | undefined;
+}
+
+/** Will the weights be decomposed where they lie, beginning with the dot products of the matrices? Norms come with these. */
+function needsDots(weights: AttentionWeights, { mode, ranks }: DecomposeOptions, ops: TuckerOps): boolean {
+  const count = MATRICES.length * weights.query.length;
+  return mode.startsWith("4d-tucker") && ranks !== undefined && ranks[2] < MATRICES.length && ops.backend === "cpu" &&
+    engineFor(ops, count).large;
+}
+
+/** Norms by the dot products of the matrices with themselves; undefined where there are none, or a number isn't finite. */
+function normsOf(dots: Float64Array | undefined): Norms | undefined {
+  if (dots === undefined || !dots.every(Number.isFinite)) return undefined;
+  const norms = MATRICES.map((name, slot) => [name, Math.sqrt(dots[slot * (MATRICES.length + 1)]!)] as const);
+  return Object.fromEntries(norms) as Record<MatrixName, number>;
+}
 
 async function compute(weights: AttentionWeights, options: ComputeOptions, ops: TuckerOps): Promise<Computed> {
   switch (options.mode) {
@@ -193,7 +213,7 @@ async function partialTucker(
   const result = await decomposed({ engine, weights, shape }, options, ops);
   if (!engine.large) return { ...result, known: {} };
   const stack = matrices.map((name, slot) => ({ name, norm: norms[name] * factors[slot]! }));
-  return { ...result, known: projectedErrors({ result, ranks, matrices: stack }) };
+  return { ...result, known: projectedErrors({ result, matrices: stack, rank: ranks[0] }) };
 }
 
 interface StackedWeights {

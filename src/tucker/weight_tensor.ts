@@ -6,10 +6,11 @@
  * @module
  */
 import type { AttentionWeights } from "../attention/types.ts";
-import { addDots, matmul, transposed } from "../linalg/mod.ts";
+import { matmul, transposed } from "../linalg/mod.ts";
 import { release } from "../release.ts";
 import { HIDDEN, type LayerTensor } from "./layer_tensor.ts";
 import type { OpsTensor, TuckerOps } from "./ops.ts";
+import { stackDots } from "./stack_dots.ts";
 import { isTransposed, placeMatrix, type Tensorisation } from "./tensorise.ts";
 
 /** The matrices stay the caller's, and must stay as they are while the tensor is used. */
@@ -17,10 +18,16 @@ export class WeightTensor implements LayerTensor {
   readonly shape: readonly [number, number, number, number];
   readonly whole = undefined;
   readonly #matrices: readonly Matrix[];
+  readonly #dots: () => Float64Array;
 
-  /** @param ops of the CPU */
-  constructor(readonly ops: TuckerOps, weights: AttentionWeights, { matrices, factors, layout }: Tensorisation) {
+  /**
+   * @param ops of the CPU
+   * @param tensorisation with the matrices' dot products (`stackDots`) where they are known
+   */
+  constructor(readonly ops: TuckerOps, weights: AttentionWeights, tensorisation: Tensorisation & KnownDots) {
+    const { matrices, factors, layout, dots } = tensorisation;
     const { hiddenSize, heads, headSize } = weights;
+    this.#dots = () => dots ?? stackDots(weights, { matrices, layout });
     this.shape = [hiddenSize, matrices.length, heads, headSize];
     this.#matrices = matrices.map((name, slot) => ({
       numbers: weights[name],
@@ -35,8 +42,9 @@ export class WeightTensor implements LayerTensor {
     const [rows, width] = mode === HIDDEN ? [rank, heads * headSize] : [hidden, heads * rank];
     const projected = new Float32Array(rows * stack * width);
     const columns = new Float32Array(factor);
+    const both = { columns, rows: transposed(columns, this.shape[mode]!, rank) };
     for (const [slot, matrix] of this.#matrices.entries()) {
-      const product = mode === HIDDEN ? this.#hiddenProduct(matrix, columns) : this.#headProduct(matrix, columns);
+      const product = mode === HIDDEN ? this.#hiddenProduct(matrix, both) : this.#headProduct(matrix, both);
       const { numbers, turned } = await product;
       const place = { start: slot * width, stride: stack * width, factor: matrix.factor };
       placeMatrix(numbers, projected, { ...place, rows, width, transposed: turned });
@@ -46,24 +54,16 @@ export class WeightTensor implements LayerTensor {
   }
 
   stackGram(): Promise<Float64Array> {
-    const [hidden, stack, heads, headSize] = this.shape;
-    const width = heads * headSize;
-    const gram = new Float64Array(stack * stack);
-    const buffers = this.#matrices.map(({ turned }) => new Float32Array(turned ? STRIP_ROWS * width : 0));
-    for (let row = 0; row < hidden; row += STRIP_ROWS) {
-      const strip = { row, rows: Math.min(STRIP_ROWS, hidden - row), width };
-      addDots(gram, this.#matrices.map((matrix, slot) => rowsOf(matrix, strip, buffers[slot]!)));
-    }
+    const stack = this.#matrices.length;
     const factor = (slot: number): number => this.#matrices[slot]!.factor;
-    return Promise.resolve(gram.map((sum, i) => sum * factor(Math.floor(i / stack)) * factor(i % stack)));
+    return Promise.resolve(this.#dots().map((sum, i) => sum * factor(Math.floor(i / stack)) * factor(i % stack)));
   }
 
   /** Uᵀ W, r × (H·h), or its transpose. */
-  async #hiddenProduct({ numbers, turned }: Matrix, columns: Float32Array): Promise<Product> {
+  async #hiddenProduct({ numbers, turned }: Matrix, { columns, rows }: BothWays): Promise<Product> {
     const [hidden, , heads, headSize] = this.shape;
     const [rank, width] = [columns.length / hidden, heads * headSize];
     if (!turned && rank >= MANY_COLUMNS) {
-      const rows = transposed(columns, hidden, rank);
       return { numbers: await matmul(rows, numbers, { m: rank, k: hidden, n: width }), turned: false };
     }
     const shape = { m: width, k: hidden, n: rank, transposeA: !turned };
@@ -71,11 +71,11 @@ export class WeightTensor implements LayerTensor {
   }
 
   /** W_i U of every head, d × (H·r), or its transpose. */
-  async #headProduct({ numbers, turned }: Matrix, columns: Float32Array): Promise<Product> {
+  async #headProduct({ numbers, turned }: Matrix, { columns, rows }: BothWays): Promise<Product> {
     const [hidden, , heads, headSize] = this.shape;
     const rank = columns.length / headSize;
     const numbersOf = turned
-      ? matmul(transposed(columns, headSize, rank), numbers, { m: rank, k: headSize, n: hidden, batch: heads })
+      ? matmul(rows, numbers, { m: rank, k: headSize, n: hidden, batch: heads })
       : matmul(numbers, columns, { m: hidden * heads, k: headSize, n: rank });
     return { numbers: await numbersOf, turned };
   }
@@ -83,6 +83,17 @@ export class WeightTensor implements LayerTensor {
 
 /** Fewer than these: ONNX Runtime takes longer to repack a large matrix as right operand than to multiply by it. */
 const MANY_COLUMNS = 128;
+
+/** Dot products of the tensor's slices before they are scaled, S × S. */
+interface KnownDots {
+  readonly dots?: Float64Array | undefined;
+}
+
+/** A factor, and its transpose. */
+interface BothWays {
+  readonly columns: Float32Array;
+  readonly rows: Float32Array;
+}
 
 /** A matrix, or its transpose. */
 interface Product {
@@ -94,24 +105,4 @@ interface Product {
 interface Matrix extends Product {
   /** What it is multiplied by in the tensor. */
   readonly factor: number;
-}
-
-/** Rows of the tensor that are looked at together: few enough that they stay in the cache. */
-const STRIP_ROWS = 16;
-
-interface Strip {
-  readonly row: number;
-  readonly rows: number;
-  readonly width: number;
-}
-
-/** Some rows of the tensor's slice of a matrix; copied where the matrix lies the other way. */
-function rowsOf({ numbers, turned }: Product, { row, rows, width }: Strip, buffer: Float32Array): Float32Array {
-  if (!turned) return numbers.subarray(row * width, (row + rows) * width);
-  const hidden = numbers.length / width;
-  for (let i = 0; i < width; i++) {
-    const start = i * hidden + row;
-    for (let j = 0; j < rows; j++) buffer[j * width + i] = numbers[start + j]!;
-  }
-  return buffer.subarray(0, rows * width);
 }

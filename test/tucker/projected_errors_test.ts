@@ -33,11 +33,10 @@ Deno.test("errors by hand: a kept entry, one that is lost, and one too small to 
   const result = {
     projected: Float64Array.of(0.9, 0.5, 0.3, 1),
     u3: Float64Array.of(1, 0, 0, 0, 0, 0, 0, 1),
-    core: Float64Array.of(0.9, 1),
   };
   const norms = [1, 0.5, 0.6, 1];
   const matrices = MATRICES.map((name, slot) => ({ name, norm: norms[slot]! }));
-  const errors = projectedErrors({ result, ranks: [1, 1, 2], matrices });
+  const errors = projectedErrors({ result, rank: 1, matrices });
   assert(Math.abs(errors.query! - Math.sqrt(1 - 0.81)) <= 1e-12);
   assertEquals([errors.key, errors.value], [1, 1]);
   assertEquals(errors.output, undefined, "an error of 0 must be measured otherwise");
