@@ -1,6 +1,7 @@
 /** The tensor of weights that stay where they are, against the tensor of their numbers. */
-import { assert, assertEquals } from "@std/assert/mod.js";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert/mod.js";
 import { MATRICES } from "../../src/attention/types.ts";
+import { TuckerdError } from "../../src/errors.ts";
 import { createCpuOps, decomposeLayer } from "../../src/tucker/mod.ts";
 import { HEAD_SIZE, HIDDEN } from "../../src/tucker/layer_tensor.ts";
 import { tensorise } from "../../src/tucker/tensorise.ts";
@@ -10,7 +11,7 @@ import { options, randomWeights } from "./layers.ts";
 import { randomArray } from "./random.ts";
 
 /** Rows that don't fill the strips in which the weights are read. */
-const SIZES = { hiddenSize: 40, heads: 4, headSize: 10 };
+const SIZES = { hiddenSize: 44, heads: 4, headSize: 11 };
 const FACTORS = [0.5, 2, 0.25, 1.5];
 
 /** Largest difference of two arrays; NaN where one holds it. */
@@ -89,6 +90,19 @@ Deno.test("a large layer ends at the same error whether its weights are copied i
     const off = Math.abs(inPlace.relativeError - copied.relativeError);
     assert(off <= 2e-6, `${given.ranks}: ${inPlace.relativeError} and ${copied.relativeError}`);
     assertEquals(inPlace.sweeps, copied.sweeps);
+  }
+});
+
+Deno.test("a large layer's number that isn't finite is named with its matrix and place", async () => {
+  using ops = await createCpuOps();
+  for (const [name, bad] of [["key", NaN], ["output", Infinity]] as const) {
+    const weights = randomWeights({ hiddenSize: 136, heads: 32, headSize: 32 }, 73);
+    weights[name][4711] = bad;
+    const error = await assertRejects(
+      () => decomposeLayer(weights, options({ ranks: [40, 12, 2] }), ops),
+      TuckerdError,
+    );
+    assertStringIncludes(error.message, `the ${name} weights hold ${bad} at position 4711`);
   }
 });
 
