@@ -92,6 +92,29 @@ Deno.test("a compressed cache holds z where that is smaller, and clients find it
   }
 });
 
+Deno.test("an operator that rotates its keys inside keeps them whole beside values in r2 numbers per head", async () => {
+  for (const file of ["group_query", "group_query_packed"]) {
+    const path = new URL(`../testdata/fused/llama-16/${file}.onnx`, import.meta.url).pathname;
+    await using opened = await openTestCompressor(path);
+    const out = `${await Deno.makeTempDir()}/out`;
+    const options = { out, execution: "factored", cache: "compressed" } as const;
+    const { totals, layers } = await writeModelFolder(
+      opened.compressor,
+      resolveOptions({ ranks: [16, 6, 4] }),
+      options,
+    );
+    // 2 layers of 2 groups: keys of 16 numbers, values of 16 or r2.
+    assertEquals(totals.kvBytesPerToken, { before: 4 * 2 * 2 * (16 + 16), after: 4 * 2 * 2 * (16 + 6) }, file);
+    const [key, value] = [{ kind: "full", heads: 2, size: 16 }, { kind: "per-head", heads: 2, size: 6 }];
+    assertEquals(layers.map(({ cache }) => cache), layers.map(() => ({ key, value })), file);
+    await using session = await TestSession.load({ path: `${out}/onnx/${file}.onnx` });
+    const outputs = await session.run(caseInputs(oracleReference("llama-16"), "single"));
+    const sizes = ["key", "value"].map((part) => outputs[`present.0.${part}`]!.shape.at(-1));
+    assertEquals(sizes, [16, 6], file);
+    await Deno.remove(out, { recursive: true });
+  }
+});
+
 Deno.test("matrices decomposed alone have a z each, and layers choose one by one", async () => {
   await using opened = await openTestCompressor(decoder("gpt2"));
   const layersAt = async (request: CompressionRequest) => {
