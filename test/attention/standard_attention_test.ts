@@ -5,13 +5,24 @@
 import { assertEquals, assertMatch } from "@std/assert/mod.js";
 import { findAttention, rewriteDense, structureKey } from "../../src/attention/mod.ts";
 import type { AttentionBlock, BlockForm } from "../../src/attention/types.ts";
+import { withFields } from "../../src/onnx/codec.ts";
+import { makeNode } from "../../src/onnx/node.ts";
+import { DataType } from "../../src/onnx/tensor.ts";
+import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { emptyCache, nextPast } from "../support/fused_caches.ts";
 import { integer, type Random, seededRandom } from "../support/random.ts";
 import { randomForm } from "../support/random_forms.ts";
 import { withRandomFactors } from "../support/random_model.ts";
 import { type Numbers, TestSession } from "../support/session.ts";
-import { attentionModel, type AttentionOptions, D, LAYERS, randomOptions } from "../support/standard_attention.ts";
+import {
+  attentionModel,
+  type AttentionOptions,
+  D,
+  LAYERS,
+  randomOptions,
+  SIZE,
+} from "../support/standard_attention.ts";
 
 const [BATCH, TRIALS] = [2, 120];
 
@@ -44,6 +55,19 @@ function feedsOf(
     }),
   };
 }
+
+const PLAIN: AttentionOptions = {
+  opset: 24,
+  groups: 2,
+  headsFirst: false,
+  biased: false,
+  keys: "cached",
+  causal: true,
+  mask: undefined,
+  softcap: 0,
+  scale: undefined,
+  gives: undefined,
+};
 
 function checkReasons(
   options: AttentionOptions,
@@ -96,5 +120,33 @@ Deno.test("the standard's Attention: random options at random ranks compute what
         assertNear(given!, wanted!, { atol, rtol: 0, what: `${name}, ${what}` });
       }
     }
+  }
+});
+
+Deno.test("keys that TensorScatter puts into a buffer are left as they are, and the reason names it", () => {
+  const options = { ...PLAIN, keys: "counted", headsFirst: true } as const;
+  const { proto, ...rest } = attentionModel(options, seededRandom("tensor scatter"));
+  const graph = proto.graph!;
+  const node = graph.node.flatMap((each) => {
+    if (each.opType !== "Attention") return [each];
+    const [query, key, ...others] = each.input as [string, string, ...string[]];
+    const scattered = makeNode("TensorScatter", ["buffer", key, "places"], [`${key}.all`], {
+      attributes: { axis: -2n },
+    });
+    return [scattered, withFields(each, { input: [query, `${key}.all`, ...others] })];
+  });
+  const input = [
+    ...graph.input,
+    tensorInfo("buffer", DataType.FLOAT, ["batch", PLAIN.groups, 12, SIZE]),
+    tensorInfo("places", DataType.INT64, ["batch"]),
+  ];
+  const { blocks, skipped } = findAttention({
+    ...rest,
+    proto: withFields(proto, { graph: withFields(graph, { node, input }) }),
+  });
+  assertEquals(blocks, []);
+  assertEquals(skipped.length, LAYERS);
+  for (const { reason } of skipped) {
+    assertMatch(reason, /^the key can't be followed: it comes from TensorScatter \(k.\d.first.all\)/);
   }
 });

@@ -203,6 +203,7 @@ const rules = new Map<string, Rule>([
   ["GatherND", gatherND],
   ["ScatterND", sameAsFirst],
   ["ScatterElements", sameAsFirst],
+  ["TensorScatter", sameAsFirst],
   ["ArgMax", argReduce],
   ["ArgMin", argReduce],
   ["TopK", topK],
