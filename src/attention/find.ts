@@ -281,6 +281,7 @@ function describe(
     headSize: query.headSize,
     ...(queryKey === undefined ? {} : { queryKeyExpandedBecause: queryKey }),
     ...(valueOutput === undefined ? {} : { valueOutputExpandedBecause: valueOutput }),
+    ...(sites.some(({ valueBiasInside }) => valueBiasInside) ? { valueBiasInside: true } : {}),
     ...(sites.some(({ fused }) => fused?.oneHeadSize) ? { oneHeadSize: true } : {}),
     cacheNumbersPerToken: cached("key") + cached("value"),
     ...describeCache(sites),

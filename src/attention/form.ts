@@ -77,9 +77,7 @@ export function chooseLatent(
   sizes: (name: CachedName) => CacheSizes,
 ): readonly CachedName[] {
   if (block.cacheNumbersPerToken === 0 || block.noLatentCacheBecause !== undefined) return [];
-  const able = (["key", "value"] as const).filter((name) =>
-    isReduced(form, name) && (form[name] === "shared" || form[name] === "pair")
-  );
+  const able = (["key", "value"] as const).filter((name) => canBeLatent(block, form, name));
   const shared = able.filter((name) => form[name] === "shared");
   const perHead = shared.reduce((sum, name) => sum + sizes(name).perHead, 0);
   return able.filter((name) =>
@@ -100,6 +98,12 @@ export function withMergedOutput(
 ): BlockForm {
   const two = form.valueOutput === "reduced" && (form.output === "shared" || form.output === "pair");
   return two && width * hiddenSize <= (width + hiddenSize) * inner ? { ...form, output: "dense" } : form;
+}
+
+/** Whether z can stand for key or value: both run reduced from two factors, and values have no bias of their own. */
+export function canBeLatent(block: AttentionBlock, form: BlockForm, name: CachedName): boolean {
+  const biased = name === "value" && block.valueBiasInside === true;
+  return isReduced(form, name) && (form[name] === "shared" || form[name] === "pair") && !biased;
 }
 
 /** Whether key or value runs in r2 numbers per head. */
@@ -127,6 +131,8 @@ export function structureKey(forms: ReadonlyMap<number, BlockForm>): string {
 /** Which biases a block has: a reduced block takes them as factors. */
 export interface BiasPresence {
   readonly query: boolean;
+  /** Whether values carry theirs. */
+  readonly value: boolean;
   readonly output: boolean;
 }
 
@@ -154,7 +160,7 @@ export function slotsOf(block: AttentionBlock, form: BlockForm, biases: BiasPres
     } else if (form[name] === "dense") {
       add(`${name}.b`, d, width);
     }
-    if (name === "query" && reduced && biases.query) add("query.bias", width);
+    if (name !== "key" && reduced && biases[name]) add(`${name}.bias`, width);
   }
   const reduced = form.valueOutput === "reduced";
   const width = reduced

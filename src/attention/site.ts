@@ -70,10 +70,15 @@ export interface Site {
   readonly queryKeyExpandedBecause: string | undefined;
   /** Why value and output can't run in the small space; undefined if they can. */
   readonly valueOutputExpandedBecause: string | undefined;
+  /** Rows of its probabilities may not sum to one, so that the value bias can't become a constant behind them. */
+  readonly valueBiasInside?: true;
 }
 
 /** A site before it is known what may run in the small space. */
-export type SiteParts = Omit<Site, "present" | "queryKeyExpandedBecause" | "valueOutputExpandedBecause">;
+export type SiteParts = Omit<
+  Site,
+  "present" | "queryKeyExpandedBecause" | "valueOutputExpandedBecause" | "valueBiasInside"
+>;
 
 /** What the way through the softmax does to sums. */
 export interface SoftmaxPath {

@@ -18,13 +18,16 @@ export function judgeSpaces(
   tracer: Tracer,
   site: SiteParts,
   path: SoftmaxPath,
-): Pick<Site, "present" | "queryKeyExpandedBecause" | "valueOutputExpandedBecause"> {
+): Pick<Site, "present" | "queryKeyExpandedBecause" | "valueOutputExpandedBecause" | "valueBiasInside"> {
   const queryKey = readersOf(tracer, site, ["query", "key"]);
   const value = readersOf(tracer, site, ["value"]);
   return {
     present: { key: queryKey.cached.key, value: value.cached.value },
     queryKeyExpandedBecause: queryKeyProblem(tracer, site, path) ?? queryKey.problem,
     valueOutputExpandedBecause: valueOutputProblem(tracer, site, path) ?? value.problem,
+    ...(path.rowSumBroken !== undefined && site.value.bias !== undefined && site.fused === undefined
+      ? { valueBiasInside: true }
+      : {}),
   };
 }
 
@@ -104,7 +107,7 @@ function valueOutputProblem(
   if (output.reordered || (value.fromCache && query.reordered)) {
     return "the output's rows aren't in the order [batch, positions]";
   }
-  if (path.rowSumBroken !== undefined && value.bias !== undefined) {
+  if (fused !== undefined && path.rowSumBroken !== undefined && value.bias !== undefined) {
     return `${path.rowSumBroken} changes its row sums, so the value bias can't move behind it`;
   }
   return streamProblem(tracer, value) ?? pastProblem(tracer, graph, value) ??

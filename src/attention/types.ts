@@ -38,7 +38,7 @@ export interface AttentionBiases {
   readonly query?: Float32Array;
   /** H·h. */
   readonly key?: Float32Array;
-  /** H·h. */
+  /** H·h: as it reaches the output projection, with the scales that stand between; as it is added, where `valueBiasInside`. */
   readonly value?: Float32Array;
   /** d. */
   readonly output?: Float32Array;
@@ -61,6 +61,8 @@ export interface AttentionBlock {
   readonly queryKeyExpandedBecause?: string;
   /** Undefined if value and output may run in r2 numbers per head; otherwise the reason. */
   readonly valueOutputExpandedBecause?: string;
+  /** Rows of its probabilities may not sum to one: reduced values carry their bias, and are cached with it. */
+  readonly valueBiasInside?: true;
   /** Keys and values must have heads of one size: both run reduced, with the same r2, or neither does. */
   readonly oneHeadSize?: true;
   /** Numbers of cache that the block keeps per token as it is in the file; 0 where the graph takes and gives none. */
@@ -145,7 +147,8 @@ export interface BlockForm {
  * | `query.expand`, `key.expand`, `value.expand` | r2 × h | U2ᵀ, where the space is expanded and the form `shared` |
  * | `output.reduce` | h × r2 | U2, where value and output are expanded and the form `shared` |
  * | `query.bias` | H·ρ | b_Q,i U2 (reduced only; an expanded block keeps the graph's own bias nodes) |
- * | `output.bias` | d | b_O + Σ_i b_V,i Ŵ_O,i (reduced only) |
+ * | `value.bias` | G·ρ | b_V,i in the space of the output (reduced only, where rows of the softmax may not sum to one) |
+ * | `output.bias` | d | b_O + Σ_i b_V,i Ŵ_O,i (reduced only); b_O alone beside `value.bias` |
  */
 export type FactorRole =
   | "down"
@@ -156,6 +159,7 @@ export type FactorRole =
   | "output.dense"
   | "output.reduce"
   | "query.bias"
+  | "value.bias"
   | "output.bias";
 
 /** One factor tensor that a rewritten graph takes, as a graph input or as an initializer. */

@@ -27,8 +27,8 @@ export interface ExtractedWeights extends Disposable {
  * @throws TuckerdError "bad-model" if a tensor can't be read; RangeError if the block isn't this model's.
  */
 export function extractWeights(model: OnnxModel, block: AttentionBlock): ExtractedWeights {
-  const { sites: [site], ...sizes } = locatedBlock(analyse(model), block.layer);
-  const { hiddenSize, heads, headSize } = sizes;
+  const { sites: [site], ...located } = locatedBlock(analyse(model), block.layer);
+  const { hiddenSize, heads, headSize } = located;
   const read = {
     query: once(() => extractColumns(site.query, model.folder)),
     key: once(() => extractColumns(site.key, model.folder)),
@@ -54,7 +54,7 @@ export function extractWeights(model: OnnxModel, block: AttentionBlock): Extract
   };
   return {
     weights,
-    biases: biasesOf(site),
+    biases: biasesOf(site, located.valueBiasInside === true),
     forget: () => {
       for (const matrix of Object.values(read)) matrix.forget();
     },
@@ -130,10 +130,10 @@ export function extractRows({ projection, rows }: OutputView, folder: string): F
   return result;
 }
 
-/** The value bias is given as it reaches the output projection: with the scales that stand between. */
-function biasesOf(site: Site): AttentionBiases {
+/** See `AttentionBiases`: the value's is given as it is added where it stays inside, else as it reaches the output projection. */
+function biasesOf(site: Site, inside: boolean): AttentionBiases {
   const { query, key, value, output } = site;
-  const scale = outputScale(site);
+  const scale = inside ? 1 : outputScale(site);
   return {
     ...(query.bias === undefined ? {} : { query: query.bias.slice() }),
     ...(key.bias === undefined ? {} : { key: key.bias.slice() }),

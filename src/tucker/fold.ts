@@ -97,7 +97,9 @@ class BlockFold {
     ];
     const groups = { heads: weights.heads, groups: form.keyValueHeads };
     const scores = form.queryKey === "reduced" ? scoreSpace(query, key, { bias: biases.query, ...groups }) : undefined;
-    const contexts = form.valueOutput === "reduced" ? valueSpace(value, output) : undefined;
+    // A value's own bias needn't lie in the values' subspace; outside the outputs' it is never seen.
+    const inside = roles.has("value.bias");
+    const contexts = form.valueOutput !== "reduced" ? undefined : inside ? ownSpace(output) : valueSpace(value, output);
     const expanded = (name: MatrixName, role: FactorRole): HeadSpace =>
       roles.has(role) ? ownSpace(this.#projection(name)) : headSpace(weights.headSize);
     this.#spaces.set("query", scores ?? expanded("query", "query.expand"));
@@ -132,7 +134,8 @@ class BlockFold {
         return { shape: [basis.length / rank, rank], data: basis };
       }
       case "query.bias":
-        return this.#queryBias();
+      case "value.bias":
+        return this.#bias(role === "query.bias" ? "query" : "value");
       case "output.bias":
         return this.#outputBias();
     }
@@ -182,25 +185,29 @@ class BlockFold {
     return { rank, basis };
   }
 
-  /** b_Q,i in the space of the scores. */
-  #queryBias(): Folded {
-    const { biases, weights: { heads, headSize } } = this.#block;
-    const space = this.#spaces.get("query")!;
-    const result = new Float64Array(heads * space.rank);
-    for (let head = 0; head < heads && biases.query !== undefined; head++) {
-      const bias = Float64Array.from(biases.query.subarray(head * headSize, (head + 1) * headSize));
-      result.set(space.project(bias, { rows: 1, rank: headSize, basis: undefined, head }), head * space.rank);
+  /** b_Q,i in the space of the scores, or b_V,i in that of the contexts, of every head that runs. */
+  #bias(name: "query" | "value"): Folded {
+    const { biases, form, weights: { heads, headSize } } = this.#block;
+    const space = this.#spaces.get(name)!;
+    const all = biases[name];
+    const running = name === "query" ? heads : form.keyValueHeads;
+    const result = new Float64Array(running * space.rank);
+    for (let i = 0; i < running && all !== undefined; i++) {
+      const head = i * (heads / running);
+      const bias = Float64Array.from(all.subarray(head * headSize, (head + 1) * headSize));
+      result.set(space.project(bias, { rows: 1, rank: headSize, basis: undefined, head }), i * space.rank);
     }
     return { shape: [result.length], data: result };
   }
 
-  /** b_O + Σ_i b_V,i Ŵ_O,i: rows of the softmax sum to 1. */
+  /** b_O + Σ_i b_V,i Ŵ_O,i where rows of the softmax sum to 1; where values carry their bias, b_O. */
   #outputBias(): Folded {
-    const { biases, weights: { hiddenSize, heads, headSize } } = this.#block;
+    const { biases, roles, weights: { hiddenSize, heads, headSize } } = this.#block;
     const { first, inner, core, rank, basis } = this.#projection("output");
     const mixed = new Float64Array(inner);
-    for (let head = 0; head < heads && biases.value !== undefined; head++) {
-      const bias = Float64Array.from(biases.value.subarray(head * headSize, (head + 1) * headSize));
+    const folded = roles.has("value.bias") ? undefined : biases.value;
+    for (let head = 0; head < heads && folded !== undefined; head++) {
+      const bias = Float64Array.from(folded.subarray(head * headSize, (head + 1) * headSize));
       const inside = basis === undefined ? bias : plainProduct(bias, basis, { m: 1, k: headSize, n: rank });
       for (let a = 0; a < inner; a++) {
         for (let j = 0; j < rank; j++) mixed[a]! += core[(a * heads + head) * rank + j]! * inside[j]!;

@@ -6,6 +6,7 @@ import { loadModel } from "../../src/onnx/model.ts";
 import { largestDifference, largestValue } from "../support/close.ts";
 import { openTestCompressor } from "../support/compressors.ts";
 import { oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
+import { runInPieces } from "../support/pieces.ts";
 import { TestSession } from "../support/session.ts";
 
 const requests: readonly CompressionRequest[] = [
@@ -72,3 +73,37 @@ for (
     await Deno.remove(out, { recursive: true });
   });
 }
+
+Deno.test("gpt-oss, whose softmax has a sink: values that carry their bias run as dense weights do, and are cached with it", async () => {
+  const [exported] = oracleExports("gpt-oss");
+  await using opened = await openTestCompressor(exported!.path);
+  const out = await Deno.makeTempDir();
+  const { inputs } = oracleReference("gpt-oss").cases.find(({ name }) => name === "single")!;
+  const cases: readonly [CompressionRequest, string][] = [
+    [{ ranks: [16, 4, 4] }, "packed.bias"],
+    // The subspace of the values alone needn't hold their bias.
+    [{ mode: "3d-tucker", ranks: [16, 3, 4], matrices: ["value", "output"] }, "value.bias"],
+  ];
+  for (const [i, [request, role]] of cases.entries()) {
+    const results = [];
+    for (const execution of ["factored", "dense"] as const) {
+      const folder = `${out}/${i}-${execution}`;
+      const cache = execution === "factored" ? "per-head" : "full";
+      await writeModelFolder(opened.compressor, resolveOptions(request), { out: folder, execution, cache });
+      const path = `${folder}/onnx/model.onnx`;
+      const names = (await loadModel(path)).proto.graph!.initializer.map(({ name }) => name);
+      assertEquals(names.includes(`tuckerd.layer0.${role}`), execution === "factored");
+      await using session = await TestSession.load({ path });
+      const pieces = { pieces: [4, ...new Array<number>(7).fill(1)] };
+      results.push(
+        execution === "factored"
+          ? (await runInPieces(session, inputs, pieces)).logits
+          : (await session.run(inputs))["logits"]!,
+      );
+    }
+    const [factored, dense] = results;
+    const difference = largestDifference(factored!.data, dense!.data);
+    assert(difference <= 2e-5 * largestValue(dense!.data), `${JSON.stringify(request)}: off by ${difference}`);
+  }
+  await Deno.remove(out, { recursive: true });
+});

@@ -32,7 +32,11 @@ export function factored(
   );
   const rewritten = rewriteFactored(model, forms, { factors: "inputs" });
   const feeds = rewritten.slots.map((slot) => {
-    const { biases } = extractWeights(model, blocks[slot.layer]!);
+    const block = blocks[slot.layer]!;
+    const { biases: { value, ...others } } = extractWeights(model, block);
+    // Where values carry their bias, the output's is its own alone.
+    const folded = value === undefined || (block.valueBiasInside && slot.role === "output.bias") ? {} : { value };
+    const biases = { ...others, ...folded };
     const groups = forms.get(slot.layer)!.keyValueHeads;
     return [slot.name, tuckerFactor(slot, factors.get(slot.layer)!, { biases, groups })] as const;
   });

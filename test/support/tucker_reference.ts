@@ -205,6 +205,11 @@ export function tuckerFactor(
       return { shape: [h, r2], data: u2 };
     case "query.bias":
       return { shape: [heads * r2], data: reduceBias(biases.query!, tucker) };
+    case "value.bias": {
+      const all = reduceBias(biases.value!, tucker);
+      const repeat = heads / groups;
+      return { shape: [groups * r2], data: all.filter((_, i) => Math.floor(i / r2) % repeat === 0) };
+    }
     case "output.bias":
       return { shape: [d], data: foldBias(tucker, biases) };
     default:

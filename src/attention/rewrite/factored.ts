@@ -8,6 +8,8 @@
  *     scores = scale · q̃ k̃ᵀ          (what follows up to the softmax's result P stays)
  *     y = (concat_i(P_i ṽ_i) output.a) up + output.bias
  *
+ * Where rows of P may not sum to one (a sink, a threshold), ṽ = z value.b + value.bias instead of a constant in output.bias.
+ *
  * As initializers, the factors of query, key and value are joined where one product can serve all three (`packed.ts`).
  *
  * @module
@@ -18,7 +20,7 @@ import type { OnnxModel } from "../../onnx/model.ts";
 import { DataType } from "../../onnx/tensor.ts";
 import { tensorInfo } from "../../onnx/value_info.ts";
 import { analyse, type LocatedBlock, locatedBlock } from "../find.ts";
-import { isReduced, slotsOf } from "../form.ts";
+import { canBeLatent, slotsOf } from "../form.ts";
 import { isGroupQuery } from "../group_query.ts";
 import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
 import { writeExpandedOutput, writeExpandedProjections, writeTwins } from "./expanded.ts";
@@ -106,9 +108,11 @@ function writeSite(at: SiteWriter, form: BlockForm): void {
 
 function blockSlots(block: LocatedBlock, form: BlockForm): FactorSlot[] {
   const [{ query, value, output }] = block.sites;
+  const inside = block.valueBiasInside === true;
   return slotsOf(block, form, {
     query: query.bias !== undefined,
-    output: value.bias !== undefined || output.bias !== undefined,
+    value: inside,
+    output: output.bias !== undefined || (value.bias !== undefined && !inside),
   });
 }
 
@@ -170,8 +174,11 @@ function checkForm(block: LocatedBlock, form: BlockForm): void {
   if (block.oneHeadSize && apart) refuse("its keys and values must have heads of one size");
   for (const name of form.latent ?? []) {
     if (block.noLatentCacheBecause !== undefined) refuse(`no latent cache: ${block.noLatentCacheBecause}`);
-    const able = isReduced(form, name) && (form[name] === "shared" || form[name] === "pair");
-    if (!able) refuse(`the ${name} cache can be latent only where ${name} runs reduced from two factors`);
+    if (!canBeLatent(block, form, name)) {
+      refuse(
+        `the ${name} cache can be latent only where ${name} runs reduced from two factors, without a bias of its own`,
+      );
+    }
   }
   if (form.keyValueHeads !== block.heads && form.keyValueHeads !== block.keyValueHeads) {
     refuse(`${form.keyValueHeads} key and value heads are neither ${block.keyValueHeads} nor ${block.heads}`);

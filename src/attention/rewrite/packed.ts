@@ -2,7 +2,7 @@
  * One product for query, key and value, as in models that pack their projections: where all three take z and the factors are
  * constants, their matrices stand side by side.
  *
- *     z [query.b | key.b | value.b] + [query.bias | 0 | 0]  → Split → q̃, k̃, ṽ
+ *     z [query.b | key.b | value.b] + [query.bias | 0 | value.bias]  → Split → q̃, k̃, ṽ
  *
  * Decoding one token, each product costs as much to hand to two threads as to compute: with the 256 × 256 matrices of a
  * 1024-wide decoder at (256,16,4), one of three times the width takes half the time of three.
@@ -20,7 +20,7 @@ const PARTS = ["query", "key", "value"] as const;
 export interface PackedFactors {
   /** r1 × the sum of `widths`. */
   readonly matrix: string;
-  /** Undefined where the query has none. */
+  /** Undefined where neither query nor value has one. */
   readonly bias: string | undefined;
   /** Columns of query, key and value. */
   readonly widths: readonly number[];
@@ -35,7 +35,7 @@ export function packedRoles(block: LocatedBlock, form: BlockForm): ReadonlySet<F
     [key, value].every((view) => !view.fromCache && view.projection.input === query.projection.input)
   );
   const packs = shared && oneStream && block.twins.length === 0;
-  return new Set(packs ? ["query.b", "key.b", "value.b", "query.bias"] : []);
+  return new Set(packs ? ["query.b", "key.b", "value.b", "query.bias", "value.bias"] : []);
 }
 
 /** Adds the joined factors to the model. */
@@ -66,11 +66,14 @@ export function addPackedFactors(
     [rows, width],
     joined(parts.map(({ data }) => data), (all) => sideBySide(all, widths)),
   );
-  const query = of("query.bias");
-  if (query === undefined) return { matrix, bias: undefined, widths, opset };
-  const padded = joined([query.data], ([bias]) => {
+  const biases = (["query", "value"] as const).flatMap((name) => {
+    const bias = of(`${name}.bias`);
+    return bias === undefined ? [] : { data: bias.data, start: name === "query" ? 0 : widths[0]! + widths[1]! };
+  });
+  if (biases.length === 0) return { matrix, bias: undefined, widths, opset };
+  const padded = joined(biases.map(({ data }) => data), (parts) => {
     const whole = new Float32Array(width);
-    whole.set(bias!);
+    parts.forEach((part, i) => whole.set(part, biases[i]!.start));
     return whole;
   });
   return { matrix, bias: add("packed.bias", [width], padded), widths, opset };

@@ -67,7 +67,12 @@ function keysAcross(at: SiteWriter, form: BlockForm): string {
 
 /** [B, T, G, ρ]. */
 function splitGroups(at: SiteWriter, name: CachedName, form: BlockForm): string {
-  return at.reshape(at.project(name, form[name]), [0, 0, form.keyValueHeads, -1], { label: `${name}.heads` });
+  return at.reshape(name === "key" ? at.project(name, form.key) : at.projectValue(form.value), [
+    0,
+    0,
+    form.keyValueHeads,
+    -1,
+  ], { label: `${name}.heads` });
 }
 
 /** All positions of key or value, [B, G, S, ρ]. */

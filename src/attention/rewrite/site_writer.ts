@@ -128,12 +128,22 @@ export class SiteWriter {
 
   /** The query through its factors, with its bias where that is a factor. */
   projectQuery(form: ProjectionForm): string {
-    const projected = this.project("query", form);
-    if (!this.has("query.bias") || this.#packed !== undefined) return projected;
-    return this.node("Add", [projected, this.factor("query.bias")], { label: "query.bias" });
+    return this.#biased("query", form);
   }
 
-  /** Query, key or value, cut from the product of z with all their factors; the query has its bias already. */
+  /** The value through its factors, with its bias where that is a factor. */
+  projectValue(form: ProjectionForm): string {
+    return this.#biased("value", form);
+  }
+
+  #biased(name: "query" | "value", form: ProjectionForm): string {
+    const projected = this.project(name, form);
+    const role = `${name}.bias` as const;
+    if (!this.has(role) || this.#packed !== undefined) return projected;
+    return this.node("Add", [projected, this.factor(role)], { label: role });
+  }
+
+  /** Query, key or value, cut from the product of z with all their factors; query and value have their biases already. */
   #packedPart(name: (typeof PACKED)[number], z: string, { matrix, bias, widths, opset }: PackedFactors): string {
     const output = (part: string): string => `${part} of ${z}`;
     return this.once(output(name), () => {
