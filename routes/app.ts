@@ -4,10 +4,9 @@
  * @module
  */
 import { OpenAPIHono } from "@hono/zod-openapi";
-import type { MiddlewareHandler } from "hono";
 import { DEFAULT_MAX_BODY_BYTES } from "../src/config.ts";
 import type { Services } from "../src/serve/services.ts";
-import { type AuthOptions, createGuards, type Guards } from "./auth.ts";
+import { createGuards } from "./auth.ts";
 import { jsonBody } from "./body.ts";
 import { compressionRoutes } from "./compression.ts";
 import { onError } from "./errors.ts";
@@ -22,23 +21,8 @@ import { pageRoutes } from "./pages.ts";
 import { questionAnsweringRoutes } from "./question_answering.ts";
 import { requireReady } from "./ready.ts";
 import { safeHeaders, sameOrigin } from "./same_origin.ts";
+import type { AppOptions, RouteTools } from "./tools.ts";
 import { refuseInvalid } from "./validation.ts";
-
-/** Settings of the routes. */
-export interface AppOptions extends AuthOptions {
-  /** Largest body that is read, in bytes. */
-  readonly maxBodyBytes?: number;
-  /** Pause between the comments that keep event streams open. */
-  readonly heartbeatSeconds?: number;
-}
-
-/** What routes are put together from. */
-export interface RouteTools {
-  readonly guards: Guards;
-  readonly ready: MiddlewareHandler;
-  readonly jsonBody: MiddlewareHandler;
-  readonly heartbeatSeconds: number;
-}
 
 /** Makes the app: every route of the contract over the given services. */
 export function createApp(services: Services, options: AppOptions): OpenAPIHono {

@@ -7,7 +7,6 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import { TuckerdError } from "../src/errors.ts";
 import type { CompressionReport } from "../src/compress/artifact.ts";
 import type { Job, Services } from "../src/serve/services.ts";
-import type { RouteTools } from "./app.ts";
 import {
   ADMIN_KEY,
   BODY_PROBLEMS,
@@ -26,6 +25,7 @@ import {
 } from "./schemas/compression.ts";
 import { exact } from "./schemas/exact.ts";
 import { Report } from "./schemas/report.ts";
+import type { RouteTools } from "./tools.ts";
 
 const body = { required: true, content: { "application/json": { schema: CompressionRequest } } } as const;
 

@@ -5,9 +5,9 @@
  */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Services } from "../src/serve/services.ts";
-import type { RouteTools } from "./app.ts";
 import { ADMIN_KEY, INFERENCE_KEY, json, problems } from "./documentation.ts";
 import { Generation, Generations } from "./schemas/compression.ts";
+import type { RouteTools } from "./tools.ts";
 
 /** Registers the generation routes. */
 export function generationRoutes(app: OpenAPIHono, services: Services, tools: RouteTools): void {

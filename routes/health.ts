@@ -6,7 +6,7 @@
 import { createRoute, type OpenAPIHono } from "@hono/zod-openapi";
 import type { z } from "@hono/zod-openapi";
 import type { Services } from "../src/serve/services.ts";
-import type { AppOptions } from "./app.ts";
+import type { AppOptions } from "./tools.ts";
 import { json, problems } from "./documentation.ts";
 import { notReady } from "./ready.ts";
 import { Health, Info, Live, Ready } from "./schemas/status.ts";

@@ -5,10 +5,10 @@
  */
 import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Services } from "../src/serve/services.ts";
-import type { RouteTools } from "./app.ts";
 import { ADMIN_KEY, INFERENCE_KEY, json, problems } from "./documentation.ts";
 import { EVENT_STREAM_HEADERS, FINAL_EVENT_ID, jobEventStream } from "./job_events.ts";
 import { Job } from "./schemas/compression.ts";
+import type { RouteTools } from "./tools.ts";
 
 const params = z.object({
   id: z.string().min(1).max(200).openapi({ description: "As `POST /v1/compression` gave it.", example: "7" }),

@@ -7,12 +7,12 @@ import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Context, TypedResponse } from "hono";
 import { TuckerdError } from "../src/errors.ts";
 import type { Answer, Services } from "../src/serve/services.ts";
-import type { RouteTools } from "./app.ts";
 import { BODY_PROBLEMS, GENERATION_HEADER, generationRequest, INFERENCE_KEY, json, problems } from "./documentation.ts";
 import { HttpProblem } from "./errors.ts";
 import { chooseGeneration } from "./generation.ts";
 import { AnswerOrAnswers, QuestionAnsweringRequest } from "./schemas/answers.ts";
 import { exact } from "./schemas/exact.ts";
+import type { RouteTools } from "./tools.ts";
 
 const description =
   "Finds the answer to a question in a context. Offsets count Unicode code points, as Hugging Face's do, unless " +

@@ -7,25 +7,11 @@
  */
 import { createCpuOps } from "../../src/tucker/cpu_ops.ts";
 import { createGpuOps } from "../../src/tucker/gpu_ops.ts";
-import type { Ranks } from "../../src/tucker/types.ts";
 import { benchLayers, generateLayer } from "./gpu_layers.ts";
 import { peakOf } from "./gpu_peaks.ts";
 import { benchProduct, productsOf } from "./gpu_products.ts";
 import type { GpuBench, ProductMeasure } from "./gpu_report.ts";
-
-/** A model whose layers are measured. */
-export interface ModelShape {
-  readonly name: string;
-  /** d. */
-  readonly hidden: number;
-  /** H. */
-  readonly heads: number;
-  /** h. */
-  readonly headSize: number;
-  /** What its layers are decomposed at; the first choice is run for all layers too. */
-  readonly ranks: readonly Ranks[];
-  readonly layers: number;
-}
+import type { ModelShape } from "./model_shape.ts";
 
 /** What is measured. */
 export interface GpuBenchSizes {

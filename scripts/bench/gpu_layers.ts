@@ -12,7 +12,7 @@ import { WholeTensor } from "../../src/tucker/layer_tensor.ts";
 import type { OpsTensor, TuckerOps } from "../../src/tucker/ops.ts";
 import type { Ranks } from "../../src/tucker/types.ts";
 import { randomArray } from "../../test/tucker/random.ts";
-import type { ModelShape } from "./gpu.ts";
+import type { ModelShape } from "./model_shape.ts";
 import type { TimeMeasure } from "./gpu_report.ts";
 
 /** A layer of float16 weights, as GPT-J's are. */

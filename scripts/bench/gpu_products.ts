@@ -5,7 +5,7 @@
  */
 import type { OpsTensor, TuckerOps } from "../../src/tucker/ops.ts";
 import { randomArray } from "../../test/tucker/random.ts";
-import type { ModelShape } from "./gpu.ts";
+import type { ModelShape } from "./model_shape.ts";
 import type { ProductMeasure } from "./gpu_report.ts";
 
 /** One product of the decomposition. */

@@ -10,19 +10,8 @@ import { BufferPool } from "./buffers.ts";
 import { CommandQueue } from "./dispatch.ts";
 import { describe, GpuFaults, lost } from "./faults.ts";
 import { PipelineCache } from "./pipelines.ts";
+import type { GpuLimits } from "./limits.ts";
 import { Readback } from "./readback.ts";
-
-/** What a device lets one do at once; larger work is cut to fit. */
-export interface GpuLimits {
-  /** Bytes that one binding of a storage buffer may cover. */
-  readonly bindingBytes: number;
-  /** Bytes of one buffer. */
-  readonly bufferBytes: number;
-  /** Workgroups along one dimension of a dispatch. */
-  readonly workgroupsPerDimension: number;
-  /** Workgroups of 256 that keep the device busy; a sum is cut into parts until there are as many. WebGPU doesn't tell it. */
-  readonly parallelWorkgroups: number;
-}
 
 /** An H200 runs some 300 of the largest workgroups at once; software runs one on each core. */
 const PARALLEL = { gpu: 512, software: 8 };

@@ -4,7 +4,7 @@
  * @module
  */
 import { log } from "../log.ts";
-import type { GpuLimits } from "./device.ts";
+import type { GpuLimits } from "./limits.ts";
 import type { GpuFaults } from "./faults.ts";
 import type { Pipeline } from "./pipelines.ts";
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { LOAD } from "../../kernels/mod.ts";
-import type { GpuLimits } from "./device.ts";
+import type { GpuLimits } from "./limits.ts";
 import { type Contraction, loadOf, type Operand } from "./operand.ts";
 import { regionLimit } from "./region.ts";
 

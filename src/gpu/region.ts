@@ -4,7 +4,7 @@
  * @module
  */
 import { GpuArray } from "./array.ts";
-import type { GpuLimits } from "./device.ts";
+import type { GpuLimits } from "./limits.ts";
 import type { BufferSlice } from "./dispatch.ts";
 
 /** A half-open range of indices. */

@@ -5,7 +5,7 @@
  * @module
  */
 import { assertEquals } from "@std/assert/mod.js";
-import type { AppOptions } from "../../routes/app.ts";
+import type { AppOptions } from "../../routes/tools.ts";
 import { TuckerdError } from "../../src/errors.ts";
 import { FakeServices } from "../support/fake_services.ts";
 import { documentOf, serve } from "../support/http.ts";

@@ -4,7 +4,8 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert/mod.js";
-import { type AppOptions, createApp } from "../../routes/app.ts";
+import { createApp } from "../../routes/app.ts";
+import type { AppOptions } from "../../routes/tools.ts";
 import { FakeServices } from "./fake_services.ts";
 
 /** An app over fake services. */
