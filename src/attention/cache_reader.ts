@@ -15,7 +15,7 @@ import type { CacheReader, Site } from "./site.ts";
 import { judgeSpaces } from "./space.ts";
 import { type Projection, storedName } from "./trace/projection.ts";
 import type { Tracer } from "./trace/tracer.ts";
-import { extractColumns, extractRows } from "./weights.ts";
+import { extractColumns, extractRows } from "./matrices.ts";
 
 /** Sites that may fill a cache, and how their graph is read. */
 export interface Fillers {

@@ -10,7 +10,7 @@ import { release } from "../release.ts";
 import type { Site } from "./site.ts";
 import { constantProjectionOf, type Projection, storedName } from "./trace/projection.ts";
 import type { Tracer } from "./trace/tracer.ts";
-import { projectionMatrix } from "./weights.ts";
+import { projectionMatrix } from "./matrices.ts";
 
 /** One further use: a product of a constant with the matrix that the named parts are projected with. */
 export interface Twin {

@@ -15,7 +15,7 @@ import type { OnnxModel } from "../../onnx/model.ts";
 import type { NodeProto } from "../../onnx/node.ts";
 import { inOrder } from "../../onnx/order.ts";
 import { analyse, type Analysis } from "../find.ts";
-import { projectionMatrix } from "../weights.ts";
+import { projectionMatrix } from "../matrices.ts";
 import { readInput } from "./input.ts";
 import type { MatrixNumbers } from "../trace/matrix.ts";
 import { type Projection, storedName } from "../trace/projection.ts";

@@ -15,7 +15,7 @@
 import type { NodeProto } from "../../onnx/node.ts";
 import { equationOf } from "../trace/equation.ts";
 import { groupedProduct } from "./grouped.ts";
-import type { Surroundings } from "./lower.ts";
+import type { Surroundings } from "./rule.ts";
 import { type Operand, Steps } from "./steps.ts";
 
 /** Lowers one Einsum node. */

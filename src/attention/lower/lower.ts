@@ -10,36 +10,14 @@
  * @module
  */
 import { Graph } from "../../onnx/graph.ts";
-import { type NodeProto, operatorOf, type TensorProto } from "../../onnx/node.ts";
+import { operatorOf } from "../../onnx/node.ts";
 import { ModelWriter } from "../rewrite/writer.ts";
-import { type ConstantArray, knownConstant } from "../trace/constants.ts";
+import { knownConstant } from "../trace/constants.ts";
 import { probeRuns } from "../trace/evaluate.ts";
-import type { Value } from "../trace/value.ts";
 import { lowerEinsum } from "./einsum.ts";
 import { QUANTISED } from "./quantised.ts";
 import type { LoweredGraph, Lowering } from "./restore.ts";
-
-/** What a rule may ask of the graph around its operator, and add to it. */
-export interface Surroundings {
-  readonly graph: Graph;
-  /** What a probe run knows of a value. */
-  value(name: string): Value;
-  /** Sizes of a value that two probe runs with other inputs agree on; undefined in the other places. */
-  fixedSizes(name: string): readonly (number | undefined)[];
-  /** All numbers of a constant; undefined if an operator on the way to them isn't known. */
-  numbers(name: string): ConstantArray | undefined;
-  /** A name that nothing has yet. */
-  fresh(wanted: string): string;
-  /** Name of a constant list of integers. */
-  integers(values: readonly number[]): string;
-  /** Adds a constant. */
-  initializer(tensor: TensorProto): void;
-  /** A value made of the constant `of`, once for all who ask with the same key; `make` gives the nodes whose last makes `value`. */
-  shared(of: string, key: string, make: (value: string) => readonly NodeProto[]): string;
-}
-
-/** The plain operators, or undefined where the operator stays as it is. */
-export type Rule = (node: NodeProto, at: Surroundings) => readonly NodeProto[] | undefined;
+import type { Rule } from "./rule.ts";
 
 const RULES: Readonly<Record<string, Rule>> = { "Einsum": lowerEinsum, ...QUANTISED };
 

@@ -14,7 +14,7 @@
 import { withFields } from "../../onnx/codec.ts";
 import { floatAttribute, intAttribute, makeNode, nodeName, type NodeProto } from "../../onnx/node.ts";
 import { floatTensor, sizeOf } from "../../onnx/tensor.ts";
-import type { Rule, Surroundings } from "./lower.ts";
+import type { Rule, Surroundings } from "./rule.ts";
 
 /** Where an operator has a quantised value: the value, its scale, its zero point. */
 type Place = readonly [value: number, scale: number, zeroPoint: number];

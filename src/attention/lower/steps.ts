@@ -5,7 +5,7 @@
  */
 import { withFields } from "../../onnx/codec.ts";
 import { type AttributeValue, makeNode, nodeName, type NodeProto } from "../../onnx/node.ts";
-import type { Surroundings } from "./lower.ts";
+import type { Surroundings } from "./rule.ts";
 
 /** A value with a letter for each dimension. */
 export interface Operand {

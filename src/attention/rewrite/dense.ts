@@ -11,7 +11,7 @@ import { analyse, type Analysis, type LocatedBlock, locatedBlock } from "../find
 import type { Site } from "../site.ts";
 import type { Projection } from "../trace/projection.ts";
 import type { AttentionWeights, BlockForm } from "../types.ts";
-import { projectionMatrix } from "../weights.ts";
+import { projectionMatrix } from "../matrices.ts";
 import { writeUngroupedOperator } from "./fused.ts";
 import { type Factor, SiteWriter } from "./site_writer.ts";
 import { writeUngrouped } from "./ungroup.ts";

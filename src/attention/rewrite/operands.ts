@@ -8,8 +8,8 @@ import { TuckerdError } from "../../errors.ts";
 import { floatTensor } from "../../onnx/tensor.ts";
 import type { FusedOperator } from "../site.ts";
 import type { BlockForm } from "../types.ts";
-import { extractColumns } from "../weights.ts";
-import { fullHeads } from "./expanded.ts";
+import { extractColumns } from "../matrices.ts";
+import { fullHeads } from "./full_heads.ts";
 import type { SiteWriter } from "./site_writer.ts";
 import { ungroupedOperand } from "./ungroup.ts";
 

@@ -6,7 +6,7 @@
  */
 import { isCached } from "../cache.ts";
 import type { BlockForm, CachedName } from "../types.ts";
-import { outputScale } from "../weights.ts";
+import { outputScale } from "../matrices.ts";
 import { headsWidth, writeCache } from "./caches.ts";
 import { isLatent, latentContext, latentScores } from "./latent.ts";
 import type { SiteWriter } from "./site_writer.ts";

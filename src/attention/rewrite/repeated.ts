@@ -12,7 +12,7 @@ import type { HeadView } from "../heads.ts";
 import type { Trace } from "../trace/trace.ts";
 import { stridesOf } from "../trace/value.ts";
 import type { BlockForm } from "../types.ts";
-import { fullHeads } from "./expanded.ts";
+import { fullHeads } from "./full_heads.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** A value that holds all H heads as the projection made them, but for one scale and a shift of every column. */

@@ -20,7 +20,7 @@ import type { HeadView } from "../heads.ts";
 import { sizeOf } from "../../onnx/tensor.ts";
 import { isMovement } from "../trace/movement.ts";
 import type { BlockForm } from "../types.ts";
-import { fullHeads, placedProjection } from "./expanded.ts";
+import { fullHeads, placedProjection } from "./full_heads.ts";
 import { writeRepeated } from "./repeated.ts";
 import { retypeOutput } from "./retype.ts";
 import type { SiteWriter } from "./site_writer.ts";
