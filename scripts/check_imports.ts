@@ -1,6 +1,6 @@
 /**
- * House rule: data flows one way. Each room may import only the rooms before it (README, "How it is built").
- * Run by `deno task ok`; prints every import that goes the wrong way and exits 1.
+ * House rule: data flows one way. Each room may import only the rooms before it (README, "How it is built"), and no files import each other
+ * in a circle, types included. Run by `deno task ok`; prints every import that goes the wrong way, and every circle, and exits 1.
  *
  * @module
  */
@@ -32,7 +32,7 @@ const rooms: Record<string, string[]> = {
 const seams: Record<string, string[]> = {
   "src/tucker/gpu_ops.ts": ["src/gpu", "kernels"],
 };
-/** npm packages with one user only. */
+/** npm packages with one user only, scripts apart. */
 const packageUsers: Record<string, string[]> = {
   "onnxruntime-node": ["src/runtime", "src/linalg"],
   "@bufbuild/protobuf": ["src/onnx"],
@@ -43,6 +43,8 @@ const packageUsers: Record<string, string[]> = {
 
 const root = new URL("..", import.meta.url).pathname;
 const faults: string[] = [];
+/** The files of the project that each file imports. */
+const imports = new Map<string, string[]>();
 
 async function* sources(folder: string): AsyncGenerator<string> {
   for await (const entry of Deno.readDir(`${root}${folder}`)) {
@@ -63,14 +65,15 @@ function check(path: string, specifier: string): void {
   if (!specifier.startsWith(".")) {
     for (const [name, users] of Object.entries(packageUsers)) {
       const used = specifier === name || specifier.startsWith(`${name}/`);
-      if (used && !users.some((user) => path === user || path.startsWith(`${user}/`))) {
+      if (used && !path.startsWith("scripts/") && !users.some((user) => path === user || path.startsWith(`${user}/`))) {
         faults.push(`${path}: imports ${specifier}, which only ${users.join(", ")} may`);
       }
     }
     return;
   }
-  if (room === undefined) return; // src/main.ts and its like compose everything
   const target = new URL(specifier, `file:///${path}`).pathname.slice(1);
+  imports.set(path, [...imports.get(path) ?? [], target]);
+  if (room === undefined) return; // src/main.ts and its like compose everything
   if (roomOf(target) === room) return;
   const allowed = [...rooms[room] ?? [], ...seams[path] ?? []];
   if (!allowed.some((entry) => target === entry || target.startsWith(`${entry}/`))) {
@@ -78,7 +81,25 @@ function check(path: string, specifier: string): void {
   }
 }
 
-for (const folder of ["src", "kernels", "routes"]) {
+/** Circles of imports, each once: depth first, a circle being a way back to a file that is being walked from. */
+function circles(): string[] {
+  const found: string[] = [];
+  const done = new Set<string>();
+  const way: string[] = [];
+  const walk = (path: string): void => {
+    const start = way.indexOf(path);
+    if (start >= 0) found.push(`imports in a circle: ${[...way.slice(start), path].join(" → ")}`);
+    if (start >= 0 || done.has(path)) return;
+    way.push(path);
+    for (const target of imports.get(path) ?? []) walk(target);
+    way.pop();
+    done.add(path);
+  };
+  for (const path of imports.keys()) walk(path);
+  return found;
+}
+
+for (const folder of ["src", "kernels", "routes", "scripts"]) {
   for await (const path of sources(folder)) {
     const text = await Deno.readTextFile(root + path);
     for (
@@ -91,6 +112,7 @@ for (const folder of ["src", "kernels", "routes"]) {
     if (path !== "src/log.ts" && /\bconsole\./.test(text)) faults.push(`${path}: only src/log.ts uses the console`);
   }
 }
+faults.push(...circles());
 if (faults.length > 0) {
   for (const fault of faults) print(fault);
   Deno.exit(1);
