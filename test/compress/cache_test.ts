@@ -6,6 +6,7 @@ import { writeModelFolder } from "../../src/compress/write_folder.ts";
 import { TuckerdError } from "../../src/errors.ts";
 import { assertNear } from "../support/close.ts";
 import { openTestCompressor } from "../support/compressors.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { caseInputs, oracleExports, oracleFormats, oracleReference } from "../support/oracle.ts";
 import { TestSession } from "../support/session.ts";
 
@@ -21,7 +22,8 @@ Deno.test("the cache holds r2 numbers per head, and the outputs are those with a
   ];
   for (const { model, before, after, ranks } of cases) {
     await using opened = await openTestCompressor(decoder(model));
-    const out = await Deno.makeTempDir();
+    await using folder = await temporaryFolder();
+    const out = folder.path;
     const outputs = [];
     for (const cache of ["full", "per-head"] as const) {
       const options = { out: `${out}/${cache}`, execution: "factored", cache } as const;
@@ -38,7 +40,6 @@ Deno.test("the cache holds r2 numbers per head, and the outputs are those with a
       assertEquals(4 * cached / tokens, totals.kvBytesPerToken.after, `${model} ${cache}`);
     }
     assertNear(outputs[1]!, outputs[0]!, { atol: 1e-4, rtol: 1e-4, what: model });
-    await Deno.remove(out, { recursive: true });
   }
 });
 
@@ -72,7 +73,8 @@ Deno.test("a compressed cache holds z where that is smaller, and clients find it
   ] as const;
   for (const { model, path, cache, before, after } of cases) {
     await using opened = await openTestCompressor(path);
-    const out = `${await Deno.makeTempDir()}/out`;
+    await using folder = await temporaryFolder();
+    const out = `${folder.path}/out`;
     const ranks = [9, 6, 4] as const;
     const options = { out, execution: "factored", cache: "compressed" } as const;
     const { totals, layers } = await writeModelFolder(opened.compressor, resolveOptions({ ranks }), options);
@@ -88,7 +90,6 @@ Deno.test("a compressed cache holds z where that is smaller, and clients find it
       assertEquals([h, s], [heads, size], `${model} ${part}`);
       assertEquals(outputs[`present.0.${part}`]!.shape, [1, heads, 11, size], `${model} ${part}`);
     }
-    await Deno.remove(out, { recursive: true });
   }
 });
 
@@ -96,7 +97,8 @@ Deno.test("an operator that rotates its keys inside keeps them whole beside valu
   for (const file of ["group_query", "group_query_packed"]) {
     const path = new URL(`../testdata/fused/llama-16/${file}.onnx`, import.meta.url).pathname;
     await using opened = await openTestCompressor(path);
-    const out = `${await Deno.makeTempDir()}/out`;
+    await using folder = await temporaryFolder();
+    const out = `${folder.path}/out`;
     const options = { out, execution: "factored", cache: "compressed" } as const;
     const { totals, layers } = await writeModelFolder(
       opened.compressor,
@@ -111,17 +113,16 @@ Deno.test("an operator that rotates its keys inside keeps them whole beside valu
     const outputs = await session.run(caseInputs(oracleReference("llama-16"), "single"));
     const sizes = ["key", "value"].map((part) => outputs[`present.0.${part}`]!.shape.at(-1));
     assertEquals(sizes, [16, 6], file);
-    await Deno.remove(out, { recursive: true });
   }
 });
 
 Deno.test("matrices decomposed alone have a z each, and layers choose one by one", async () => {
   await using opened = await openTestCompressor(decoder("gpt2"));
   const layersAt = async (request: CompressionRequest) => {
-    const out = `${await Deno.makeTempDir()}/out`;
+    await using folder = await temporaryFolder();
+    const out = `${folder.path}/out`;
     const options = { out, execution: "factored", cache: "compressed" } as const;
     const { layers } = await writeModelFolder(opened.compressor, resolveOptions(request), options);
-    await Deno.remove(out, { recursive: true });
     return layers.map(({ cache }) => [cache?.key, cache?.value]);
   };
   const whole = { kind: "full", heads: 3, size: 12 } as const;
@@ -155,7 +156,8 @@ Deno.test("a compressed cache that can't be, or that saves nothing, is refused",
   ];
   for (const [path, request, execution, text] of refused) {
     await using opened = await openTestCompressor(path);
-    const out = `${await Deno.makeTempDir()}/out`;
+    await using folder = await temporaryFolder();
+    const out = `${folder.path}/out`;
     const write = () =>
       writeModelFolder(opened.compressor, resolveOptions(request), { out, execution, cache: "compressed" });
     await assertRejects(write, TuckerdError, text);

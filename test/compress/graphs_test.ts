@@ -10,6 +10,7 @@ import { TuckerdError } from "../../src/errors.ts";
 import { loadModel } from "../../src/onnx/model.ts";
 import type { CompressionReport } from "../../src/compress/artifact.ts";
 import { assertNear, largestValue } from "../support/close.ts";
+import { temporaryFolder } from "../support/folder.ts";
 import { greedy } from "../support/greedy.ts";
 import { caseInputs, nestedNumbers, oracleReference, oracleTucker } from "../support/oracle.ts";
 import { type Numbers, TestSession } from "../support/session.ts";
@@ -189,7 +190,7 @@ Deno.test("what works on one graph names the several; a fault in one says in whi
   await using resources = new AsyncDisposableStack();
   const store = resources.use(await FactorStore.open(undefined));
   const graphs = await openGraphs(await openModelFolder(`${testdata}oracle/t5`), { device: "cpu", store }, resources);
-  const out = `${await Deno.makeTempDir()}/out`;
+  const out = `${resources.use(await temporaryFolder()).path}/out`;
   const refused = await assertRejects(
     () => writeModelFolder(graphs, resolveOptions({ ranks: [8, 4, 2], layers: "3" }), { out, execution: "factored" }),
     TuckerdError,
