@@ -15,14 +15,16 @@ const rooms: Record<string, string[]> = {
   "src/config": base,
   "src/machine.ts": base,
   "src/release.ts": base,
+  "src/no_telemetry.ts": [],
+  "src/onnx_runtime.ts": ["src/no_telemetry.ts"],
   "src/onnx": base,
   "src/hub": base,
   "src/attention": [...base, "src/onnx"],
-  "src/linalg": base,
+  "src/linalg": [...base, "src/onnx_runtime.ts"],
   "src/gpu": [...base, "kernels"],
   "src/tucker": [...base, "src/linalg", "src/attention/types.ts"],
   "src/compress": [...base, "src/onnx", "src/attention", "src/linalg", "src/tucker"],
-  "src/runtime": [...base, "src/onnx", "src/compress/artifact.ts"],
+  "src/runtime": [...base, "src/onnx", "src/onnx_runtime.ts", "src/compress/artifact.ts"],
   "src/qa": [...base, "src/runtime"],
   "src/eval": [...base, "src/qa", "src/compress", "src/runtime", "src/tucker/types.ts"],
   "src/serve": [...base, "src/attention/types.ts", "src/compress", "src/runtime", "src/qa", "src/tucker/types.ts"],
@@ -34,7 +36,7 @@ const seams: Record<string, string[]> = {
 };
 /** npm packages with one user only, scripts apart. */
 const packageUsers: Record<string, string[]> = {
-  "onnxruntime-node": ["src/runtime", "src/linalg"],
+  "onnxruntime-node": ["src/onnx_runtime.ts"],
   "@bufbuild/protobuf": ["src/onnx"],
   "ml-matrix": ["src/linalg"],
   "@huggingface/hub": ["src/hub"],

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import * as ort from "onnxruntime-node";
+import * as ort from "../../src/onnx_runtime.ts";
 import type { Ranks } from "../../src/tucker/types.ts";
 import { openSession, runInTurn, withRandomFactors } from "./random_factors.ts";
 import { cacheNames, syntheticDecoder } from "./synthetic_decoder.ts";

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import * as ort from "onnxruntime-node";
+import * as ort from "../../src/onnx_runtime.ts";
 import { loadModel } from "../../src/onnx/model.ts";
 import { type Factored, openSession, runInTurn, withRandomFactors } from "./random_factors.ts";
 import { writeSyntheticModel } from "./synthetic_model.ts";

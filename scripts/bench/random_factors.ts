@@ -3,7 +3,7 @@
  *
  * @module
  */
-import * as ort from "onnxruntime-node";
+import * as ort from "../../src/onnx_runtime.ts";
 import { findFeedForward, rewriteFeedForward } from "../../src/attention/feed_forward/mod.ts";
 import {
   chooseForm,

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { InferenceSession, Tensor } from "onnxruntime-node";
+import { InferenceSession, Tensor } from "../onnx_runtime.ts";
 import { type ElementType, productModel } from "./product_model.ts";
 import { availableThreads } from "../machine.ts";
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { type InferenceSession, Tensor } from "onnxruntime-node";
+import { type InferenceSession, Tensor } from "../onnx_runtime.ts";
 import { TuckerdError } from "../errors.ts";
 import type { HostTensor, TensorInfo, TensorType } from "./types.ts";
 

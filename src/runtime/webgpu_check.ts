@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { InferenceSession } from "onnxruntime-node";
+import { InferenceSession } from "../onnx_runtime.ts";
 import { TuckerdError } from "../errors.ts";
 import { sentence } from "./ort_errors.ts";
 

@@ -6,7 +6,7 @@
  * @module
  */
 import "./float16_patterns.ts";
-import { InferenceSession, type Tensor } from "onnxruntime-node";
+import { InferenceSession, type Tensor } from "../onnx_runtime.ts";
 import { TuckerdError } from "../errors.ts";
 import type { LoadedSession, LoadRequest, WorkerReply, WorkerRequest } from "./protocol.ts";
 import { checkWebgpu } from "./webgpu_check.ts";

@@ -3,16 +3,16 @@
  *
  * @module
  */
-import type * as types from "onnxruntime-node";
 import { float16ToFloat32, float32ToFloat16 } from "../../src/onnx/float16.ts";
 import { TensorProto_DataLocation } from "../../src/onnx/gen/onnx_pb.ts";
 import { encodeModel, type OnnxModel, tensorsOf } from "../../src/onnx/model.ts";
 import { saveModel } from "../../src/onnx/save.ts";
+import type * as types from "../../src/onnx_runtime.ts";
 import { type Nested, nestedNumbers, nestedShape } from "./oracle.ts";
 
 // Deno's Float16Array reaches ONNX Runtime as an empty buffer; without it, bit patterns in a Uint16Array are taken.
 Reflect.deleteProperty(globalThis, "Float16Array");
-const ort = await import("onnxruntime-node");
+const ort = await import("../../src/onnx_runtime.ts");
 
 /** A tensor to feed or a result. */
 export interface Numbers {
