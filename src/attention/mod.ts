@@ -15,7 +15,7 @@ export {
   structureKey,
   withMergedOutput,
 } from "./form.ts";
-export { rewriteDense } from "./rewrite/dense.ts";
+export { type LaterWeights, repeatsDiffer, repeatsHeads, rewriteDense } from "./rewrite/dense.ts";
 export { type FactoredModel, type FactorSource, rewriteFactored } from "./rewrite/factored.ts";
 export { type ExtractedWeights, extractWeights } from "./weights.ts";
 export * from "./types.ts";

@@ -17,6 +17,9 @@ import {
   extractWeights,
   type FactorNumbers,
   type FactorSlot,
+  type LaterWeights,
+  repeatsDiffer,
+  repeatsHeads,
   rewriteDense,
   rewriteFactored,
   structureKey,
@@ -31,7 +34,7 @@ import type { LayerFactors } from "../tucker/types.ts";
 import type { CacheLayout, CompressedModel, FactorTensor, GraphSource } from "./artifact.ts";
 import type { CompressedLayer, CompressedMatrix, Decomposed } from "./decomposed.ts";
 import { cacheLayout, type FoldedLayer, fullCache, withLatent } from "./cache_layout.ts";
-import { LayerTensors } from "./layer_tensors.ts";
+import { LayerTensors, type MakeLayer } from "./layer_tensors.ts";
 import { storedShape } from "./matrices.ts";
 import { networkForm, networkShape, networkTensor } from "./network_tensors.ts";
 import { releaseNumbers, type Sketch } from "./sketch.ts";
@@ -132,14 +135,14 @@ export class GraphMaker {
     return { model: whole, caches: cachesOf(prepared) };
   }
 
-  /** The graph with dense reconstructions in place of the decomposed weights. */
+  /**
+   * The graph with dense reconstructions in place of the decomposed weights; they are made as `withFactors` folds factors: where weights
+   * lie in external data, when the model is written, one layer at a time.
+   */
   async withReconstructions({ layers, matrices }: Decomposed): Promise<WrittenGraph> {
-    const weights = new Map<number, AttentionWeights>();
-    for (const { block, task, load } of layers) {
-      const original = extractWeights(this.#model, block).weights;
-      const { decomposition } = await load();
-      weights.set(block.layer, await reconstruct(decomposition.factors, original, task.layout));
-      releaseNumbers(decomposition);
+    const weights = new Map<number, AttentionWeights | LaterWeights>();
+    for (const layer of layers) {
+      weights.set(layer.block.layer, this.#external ? await this.#later(layer) : await this.#reconstructed(layer));
     }
     const model = rewriteDense(this.#model, weights);
     const written = await this.#withNetworks(model, matrices, (matrix) => ({ ...networkForm(matrix), form: "dense" }));
@@ -148,6 +151,31 @@ export class GraphMaker {
       return [block.layer, fullCache(block, keyValueHeads)] as const;
     });
     return { model: written, caches: new Map(caches) };
+  }
+
+  /** A layer's dense weights, in arrays of the caller's own. */
+  async #reconstructed({ block, task, load }: CompressedLayer): Promise<AttentionWeights> {
+    const original = extractWeights(this.#model, block).weights;
+    const { decomposition } = await load();
+    const weights = await reconstruct(decomposition.factors, original, task.layout);
+    releaseNumbers(decomposition);
+    return weights;
+  }
+
+  /** The same when the model is written. Only of grouped heads must numbers be known before. */
+  async #later(layer: CompressedLayer): Promise<LaterWeights> {
+    const { block } = layer;
+    let ungrouped = false;
+    if (repeatsHeads(this.#model, block)) {
+      const weights = await this.#reconstructed(layer);
+      ungrouped = repeatsDiffer(this.#model, block, weights);
+      releaseNumbers(weights);
+    }
+    const later: LaterWeights["later"] = (tensors) => {
+      const make: MakeLayer = async () => tensors(await this.#reconstructed(layer));
+      return (name) => this.#turn.take(make, name);
+    };
+    return { ungrouped, later };
   }
 
   #factored(

@@ -20,16 +20,28 @@ export async function reconstruct(
   weights: AttentionWeights,
   layout: Layout = "heads",
 ): Promise<AttentionWeights> {
-  const result = { ...weights };
+  const dense: Partial<Record<MatrixName, Float32Array>> = {};
   for await (const [name, product] of matrixProducts(factors, weights, { layout })) {
-    const dense = new Float32Array(weights[name].length);
+    const { left, right, rank } = product;
+    const matrix = new Float32Array(left.length / rank * (right.length / rank));
     for await (const block of productBlocks(product)) {
-      storeBlock(product, block, dense);
+      storeBlock(product, block, matrix);
       release(block.numbers);
     }
-    result[name] = dense;
+    dense[name] = matrix;
   }
-  return result;
+  const { hiddenSize, heads, headSize } = weights;
+  // Weights may be read when they are asked for: only those that are returned are.
+  const of = (name: MatrixName): Float32Array => dense[name] ?? weights[name];
+  return {
+    hiddenSize,
+    heads,
+    headSize,
+    query: of("query"),
+    key: of("key"),
+    value: of("value"),
+    output: of("output"),
+  };
 }
 
 /** Errors of a reconstruction. */

@@ -5,8 +5,10 @@ import { LayerTensors, type MakeLayer } from "../../src/compress/layer_tensors.t
 import { FactorStore } from "../../src/compress/store.ts";
 import { encodeModel } from "../../src/onnx/model.ts";
 import { saveModel } from "../../src/onnx/save.ts";
+import { assertNear, largestValue } from "../support/close.ts";
 import { openTestCompressor } from "../support/compressors.ts";
-import { oracleFormats } from "../support/oracle.ts";
+import { nestedNumbers, oracleFormats, oracleReference, oracleTucker } from "../support/oracle.ts";
+import { TestSession } from "../support/session.ts";
 
 /** Length of all arrays of numbers that are reached from a result. */
 function numbersIn(value: unknown): number {
@@ -46,6 +48,39 @@ Deno.test("factors of a model with external data are read when it is written, la
     await saveModel(model, `${folder}/out/model.onnx`);
     assertEquals([reads.length, new Set(reads).size], [3, 3]);
     assertGreater((await Deno.stat(`${folder}/out/model.onnx_data`)).size, 3 * 2 * 36 * 12 * 4);
+  } finally {
+    FactorStore.prototype.read = read;
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("reconstructions of a model with external data are made when it is written, layer after layer, once", async () => {
+  const { path } = oracleFormats().find(({ format }) => format === "external-per-tensor")!;
+  await using opened = await openTestCompressor(path);
+  const { compressor } = opened;
+  const reads: string[] = [];
+  const { read } = FactorStore.prototype;
+  FactorStore.prototype.read = function (key): ReturnType<typeof read> {
+    reads.push(key);
+    return read.call(this, key);
+  };
+  const folder = await Deno.makeTempDir();
+  try {
+    const half = oracleTucker("gpt2").interventions.find(({ name }) => name === "half-all-layers")!;
+    const decomposed = await compressor.decompose(resolveOptions({ ranks: half.ranks }));
+    reads.splice(0);
+    const { model } = await compressor.withReconstructions(decomposed);
+    assertEquals(reads, [], "layers are read before they are written");
+    const waiting = model.proto.graph!.initializer.filter(({ name }) => model.later!.has(name));
+    assertEquals(waiting.length, 3 * 2, "not the packed projection and the output of each layer");
+    assertEquals(numbersIn(waiting.map(({ rawData }) => rawData)), 0);
+    await saveModel(model, `${folder}/out/model.onnx`);
+    assertEquals([reads.length, new Set(reads).size], [3, 3]);
+    await using session = await TestSession.load({ path: `${folder}/out/model.onnx` });
+    const { inputs } = oracleReference("gpt2").cases.find(({ name }) => name === "single")!;
+    const expected = nestedNumbers(half.cases.find(({ name }) => name === "single")!.outputs["logits"]!);
+    const { logits } = await session.run(inputs);
+    assertNear(logits!.data, expected, { atol: 1e-3 * largestValue(expected), rtol: 0, what: "half ranks" });
   } finally {
     FactorStore.prototype.read = read;
     await Deno.remove(folder, { recursive: true });

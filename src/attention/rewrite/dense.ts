@@ -6,16 +6,16 @@
 import { withFields } from "../../onnx/codec.ts";
 import type { OnnxModel } from "../../onnx/model.ts";
 import { makeNode } from "../../onnx/node.ts";
-import { floatTensor } from "../../onnx/tensor.ts";
+import { release } from "../../release.ts";
 import { analyse, type Analysis, type LocatedBlock, locatedBlock } from "../find.ts";
 import type { Site } from "../site.ts";
 import type { Projection } from "../trace/projection.ts";
-import type { AttentionWeights, BlockForm } from "../types.ts";
-import { projectionMatrix } from "../matrices.ts";
+import { isEveryIndex, projectionMatrix } from "../matrices.ts";
+import { type AttentionBlock, type AttentionWeights, type BlockForm, MATRICES } from "../types.ts";
 import { writeUngroupedOperator } from "./fused.ts";
 import { type Factor, SiteWriter } from "./site_writer.ts";
 import { writeUngrouped } from "./ungroup.ts";
-import { ModelWriter } from "./writer.ts";
+import { ModelWriter, type Numbers } from "./writer.ts";
 
 /** One matrix for each of key and value, at full size. */
 const MANY_HEADS: Omit<BlockForm, "keyValueHeads"> = {
@@ -33,6 +33,17 @@ interface Rewritten {
   readonly matrix: Float32Array;
 }
 
+/** New tensors of a block by name, in arrays that nobody else holds. */
+export type MakeTensors = (weights: AttentionWeights) => ReadonlyMap<string, Float32Array>;
+
+/** New weights of a block that are made when the model is written: memory then needn't hold those of all blocks. */
+export interface LaterWeights {
+  /** What `repeatsDiffer` says of them. */
+  readonly ungrouped: boolean;
+  /** Makes the weights, of which `make` takes all arrays, and takes a tensor of those by name. */
+  readonly later: (make: MakeTensors) => (name: string) => Promise<Float32Array>;
+}
+
 /**
  * The model with the weights of some blocks replaced. Biases and all other nodes stay, and the given model is not changed.
  *
@@ -41,16 +52,27 @@ interface Rewritten {
  *
  * @throws TuckerdError "unsupported" if that is needed and the block's graph doesn't show where it repeats heads.
  */
-export function rewriteDense(model: OnnxModel, weights: ReadonlyMap<number, AttentionWeights>): OnnxModel {
+export function rewriteDense(
+  model: OnnxModel,
+  weights: ReadonlyMap<number, AttentionWeights | LaterWeights>,
+): OnnxModel {
   const analysis = analyse(model);
   const writer = new ModelWriter(analysis);
   for (const [layer, replacement] of weights) {
     const block = locatedBlock(analysis, layer);
-    const ungrouped = repeatsDiffer(block, replacement);
-    if (ungrouped) writeManyHeads(analysis, writer, { block, weights: replacement });
-    const names = new Map<string, string>();
-    for (const rewritten of rewrittenProjections(block, replacement, { folder: model.folder, ungrouped })) {
-      writeProjection(writer, rewritten, names);
+    const ungrouped = "later" in replacement ? replacement.ungrouped : repeatsDifferIn(block, replacement);
+    const names = namesOf(writer, block, ungrouped);
+    const tensors = tensorsOf(block, { folder: model.folder, names, replacement });
+    if (ungrouped) writeManyHeads(analysis, writer, { block, names, tensors });
+    const written = new Set<string>();
+    for (const projection of projectionsOf(block, ungrouped)) {
+      const name = names.projections.get(projection.stored.name)!;
+      if (!written.has(name)) {
+        const { rows, columns, elementType } = projection;
+        writer.floats({ name, type: elementType }, { shape: [rows, columns], data: tensors(name) });
+        written.add(name);
+      }
+      writeProjection(writer, projection, name);
     }
     analysis.tracer.forgetUnused();
   }
@@ -58,11 +80,93 @@ export function rewriteDense(model: OnnxModel, weights: ReadonlyMap<number, Atte
   return writer.finish(model);
 }
 
-/** The new matrix of every projection node of a block, at all of its sites. */
+/** Whether key or value heads of a block share columns of the file: replacements of those may differ. */
+export function repeatsHeads(model: OnnxModel, { layer }: AttentionBlock): boolean {
+  const { sites: [site] } = locatedBlock(analyse(model), layer);
+  return [site.key, site.value].some(({ columns }) => new Set(columns).size < columns.length);
+}
+
+/** Whether replacements of a block's key or value heads that share columns of the file differ, beyond rounding. */
+export function repeatsDiffer(model: OnnxModel, { layer }: AttentionBlock, weights: AttentionWeights): boolean {
+  return repeatsDifferIn(locatedBlock(analyse(model), layer), weights);
+}
+
+/** Names of a block's new tensors. */
+interface TensorNames {
+  /** Of key and value with a head for each query head; undefined where they keep theirs. */
+  readonly manyHeads: { readonly key: string; readonly value: string } | undefined;
+  /** Of projections' matrices, by the names of the stored ones: projections that share the old one share the new one. */
+  readonly projections: ReadonlyMap<string, string>;
+}
+
+function namesOf(writer: ModelWriter, block: LocatedBlock, ungrouped: boolean): TensorNames {
+  const many = (name: string): string => writer.fresh(`layer${block.layer}.${name}.reconstructed`);
+  const manyHeads = ungrouped ? { key: many("key"), value: many("value") } : undefined;
+  const projections = new Map<string, string>();
+  for (const { stored: { name } } of projectionsOf(block, ungrouped)) {
+    if (!projections.has(name)) projections.set(name, writer.fresh(`${name}.reconstructed`));
+  }
+  return { manyHeads, projections };
+}
+
+/** The numbers of a block's new tensors, or what makes them. */
+function tensorsOf(
+  block: LocatedBlock,
+  { folder, names, replacement }: {
+    readonly folder: string;
+    readonly names: TensorNames;
+    readonly replacement: AttentionWeights | LaterWeights;
+  },
+): (name: string) => Numbers {
+  const ungrouped = names.manyHeads !== undefined;
+  const made = (weights: AttentionWeights, owned: boolean): Map<string, Float32Array> => {
+    const tensors = new Map<string, Float32Array>();
+    for (const { projection, matrix } of rewrittenProjections(block, weights, { folder, ungrouped, owned })) {
+      const name = names.projections.get(projection.stored.name)!;
+      if (!tensors.has(name)) tensors.set(name, matrix);
+    }
+    for (const part of names.manyHeads === undefined ? [] : ["key", "value"] as const) {
+      tensors.set(names.manyHeads![part], weights[part]);
+    }
+    return tensors;
+  };
+  if (!("later" in replacement)) {
+    const tensors = made(replacement, false);
+    return (name) => tensors.get(name)!;
+  }
+  const take = replacement.later((weights) => {
+    const tensors = made(weights, true);
+    const used = new Set(tensors.values());
+    release(...MATRICES.map((name) => weights[name]).filter((array) => !used.has(array)));
+    return tensors;
+  });
+  return (name) => () => take(name);
+}
+
+/** Every projection node that gets a new matrix, at all sites of a block. */
+function projectionsOf({ sites, twins }: LocatedBlock, ungrouped: boolean): readonly Projection[] {
+  const own = sites.flatMap((site) => [
+    ...headsOf(ungrouped).filter((name) => !site[name].fromCache).map((name) => site[name].projection),
+    site.output.projection,
+  ]);
+  const all = [...own, ...twins.map(({ projection }) => projection)];
+  return [...new Map(all.map((projection) => [projection.node, projection])).values()];
+}
+
+function headsOf(ungrouped: boolean): readonly ("query" | "key" | "value")[] {
+  return ungrouped ? ["query"] : ["query", "key", "value"];
+}
+
+/** The new matrix of every projection node of a block, at all of its sites; each in an array of its own. */
 function rewrittenProjections(
   block: LocatedBlock,
   weights: AttentionWeights,
-  { folder, ungrouped }: { readonly folder: string; readonly ungrouped: boolean },
+  { folder, ungrouped, owned }: {
+    readonly folder: string;
+    readonly ungrouped: boolean;
+    /** Whether the weights' own arrays may become the matrices. */
+    readonly owned: boolean;
+  },
 ): Rewritten[] {
   const matrices = new Map<Projection["node"], Rewritten>();
   const open = (projection: Projection): Float32Array => {
@@ -74,10 +178,19 @@ function rewrittenProjections(
     }
     return rewritten.matrix;
   };
+  /** Takes a matrix that is replaced as a whole as it is, where no other place can ask for it. */
+  const taken = (projection: Projection, indices: Int32Array, matrix: Float32Array): boolean => {
+    const whole = owned && block.sites.length === 1 && block.twins.length === 0 &&
+      !matrices.has(projection.node) && matrix.length === projection.rows * projection.columns &&
+      isEveryIndex(indices, indices.length);
+    if (whole) matrices.set(projection.node, { projection, matrix });
+    return whole;
+  };
   for (const site of block.sites) {
-    for (const name of ungrouped ? ["query"] as const : ["query", "key", "value"] as const) {
+    for (const name of headsOf(ungrouped)) {
       if (site[name].fromCache) continue;
       const { projection, columns } = site[name];
+      if (taken(projection, columns, weights[name])) continue;
       const matrix = open(projection);
       for (let r = 0; r < projection.rows; r++) {
         columns.forEach((column, c) =>
@@ -86,19 +199,19 @@ function rewrittenProjections(
       }
     }
     const { projection, rows } = site.output;
+    if (taken(projection, rows, weights.output)) continue;
     const matrix = open(projection);
     const width = projection.columns;
     rows.forEach((row, i) => matrix.set(weights.output.subarray(i * width, (i + 1) * width), row * width));
   }
   for (const { projection, names } of block.twins) {
     const [{ projection: same }] = names.map((name) => block.sites[0][name]) as [Site["query"]];
-    matrices.set(projection.node, { projection, matrix: open(same) });
+    matrices.set(projection.node, { projection, matrix: open(same).slice() });
   }
   return [...matrices.values()];
 }
 
-/** Whether key or value heads that share columns of the file have different replacements (beyond rounding). */
-function repeatsDiffer(block: LocatedBlock, weights: AttentionWeights): boolean {
+function repeatsDifferIn(block: LocatedBlock, weights: AttentionWeights): boolean {
   const [site] = block.sites;
   return (["key", "value"] as const).some((name) => {
     const { columns } = site[name];
@@ -122,14 +235,18 @@ function repeatsDiffer(block: LocatedBlock, weights: AttentionWeights): boolean 
 function writeManyHeads(
   analysis: Analysis,
   writer: ModelWriter,
-  { block, weights }: { readonly block: LocatedBlock; readonly weights: AttentionWeights },
+  { block, names, tensors }: {
+    readonly block: LocatedBlock;
+    readonly names: TensorNames;
+    readonly tensors: (name: string) => Numbers;
+  },
 ): void {
   const { layer, hiddenSize, heads, headSize } = block;
   const type = block.sites[0].key.projection.elementType;
   const factors = (["key", "value"] as const).map((name): Factor => {
     const shape = [hiddenSize, heads * headSize];
-    const value = writer.fresh(`layer${layer}.${name}.reconstructed`);
-    writer.initializer(floatTensor(value, shape, weights[name], type));
+    const value = names.manyHeads![name];
+    writer.floats({ name: value, type }, { shape, data: tensors(value) });
     return { slot: { layer, role: `${name}.b`, name: value, shape }, value };
   });
   for (const site of block.sites) {
@@ -140,19 +257,9 @@ function writeManyHeads(
   }
 }
 
-/** A copy of the projection's node that reads the new matrix; sites that share the old one share the new one. */
-function writeProjection(
-  writer: ModelWriter,
-  { projection, matrix }: Rewritten,
-  names: Map<string, string>,
-): void {
-  const { node, graph, stored, elementType, rows, columns, stream, alpha, beta, bias } = projection;
-  const weight = stored.name;
-  let name = names.get(weight);
-  if (name === undefined) {
-    names.set(weight, name = writer.fresh(`${weight}.reconstructed`));
-    writer.initializer(floatTensor(name, [rows, columns], matrix, elementType));
-  }
+/** A copy of the projection's node that reads the new matrix. */
+function writeProjection(writer: ModelWriter, projection: Projection, name: string): void {
+  const { node, graph, stream, alpha, beta, bias } = projection;
   const inputs = bias === undefined ? [stream, name] : [stream, name, bias];
   if (node.opType === "Attention") {
     writer.put(graph, withFields(node, { input: node.input.with(1, name) }));
