@@ -140,11 +140,18 @@ for (const name of ["bert/int4-sym", "llama-gqa/fp16"]) {
       const actual = readExternal(externalLocation(tensor, written.folder), byteSizeOf(tensor));
       assertEquals(actual, new Uint8Array(before.get(tensor.name)!), tensor.name);
     }
-    await using session = await TestSession.load({ path: `${out}/onnx/model.onnx` });
-    const { inputs } = format.reference.cases.find(({ name }) => name === "single")!;
-    const results = await session.run(inputs);
-    for (const [output, nested] of Object.entries(cases.find(({ name }) => name === "single")!.outputs)) {
-      assertNear(results[output]!.data, nestedNumbers(nested), { ...format.reference.tolerance, what: output });
+    await writeModelFolder(opened.compressor, resolveOptions({ ranks }), {
+      out: `${folder}/dense`,
+      execution: "dense",
+    });
+    for (const written of [out, `${folder}/dense`]) {
+      await using session = await TestSession.load({ path: `${written}/onnx/model.onnx` });
+      const { inputs } = format.reference.cases.find(({ name }) => name === "single")!;
+      const results = await session.run(inputs);
+      for (const [output, nested] of Object.entries(cases.find(({ name }) => name === "single")!.outputs)) {
+        const what = `${written}: ${output}`;
+        assertNear(results[output]!.data, nestedNumbers(nested), { ...format.reference.tolerance, what });
+      }
     }
     await Deno.remove(folder, { recursive: true });
   });
