@@ -96,3 +96,20 @@ Deno.test("the iteration gives up where float32 can't resolve the cut or the ran
     assertEquals((await iterate(values, 6)).basis, undefined, name);
   }
 });
+
+Deno.test("small directions beside large ones are kept by a filter, or it is refused", async () => {
+  const start = Float64Array.from({ length: N * RANK }, (_, i) => BASIS[Math.floor(i / RANK) * N + i % RANK]!);
+  for (const [level, refused] of [[1e-3, false], [1e-4, false], [1e-7, true]] as const) {
+    const small = spectrum((k) => level * (2 - k / N)); // beside 100 directions of 1
+    const matrix = new Float32Array(await matrixOf(small.map((value, k) => k < 100 ? 1 : value)));
+    const product = (block: Float32Array): Promise<Float32Array> => matmul(matrix, block, { m: N, k: N, n: RANK });
+    const basis = await filteredBasis({ n: N, rank: RANK, product }, { basis: start, columns: "eigenvectors" });
+    assertEquals(basis === undefined, refused, `level ${level}`);
+    if (basis === undefined) continue;
+    const rest = await matrixOf(small.map((value, k) => k < 100 ? 0 : value));
+    const image = await matmul(rest, basis, { m: N, k: N, n: RANK });
+    const kept = basis.reduce((sum, value, index) => sum + value * image[index]!, 0);
+    const share = kept / small.subarray(100, RANK).reduce((sum, value) => sum + value, 0);
+    assert(share >= 1 - 1e-6, `level ${level}: ${share} of the small directions' energy is kept`);
+  }
+});
