@@ -84,6 +84,7 @@ function taskHelp(task: TaskName): string {
     ...options.filter(([, spec]) => spec.secret).flatMap(([name, spec]) => entry(variableName(name), spec)),
     ...entry("DEBUG", { help: "How much goes to stderr:" }),
     ...DEBUG_LADDER.map((line) => " ".repeat(INDENT) + line),
+    ...entry("ORT_DISABLE_TELEMETRY", { help: "0 lets ONNX Runtime report to its makers.", defaultText: "1" }),
     "",
     EXAMPLES[task].length === 1 ? "Example:" : "Examples:",
     ...EXAMPLES[task].map((line) => `  ${line}`),
