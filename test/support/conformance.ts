@@ -24,8 +24,9 @@ import {
   oracleTensors,
   type OracleTucker,
   oracleTucker,
+  takesOneToken,
 } from "./oracle.ts";
-import { runInPieces } from "./pieces.ts";
+import { oneByOne, runInPieces } from "./pieces.ts";
 import { type Numbers, TestSession } from "./session.ts";
 import { factorsOf, type ReferenceTucker, stackWeights, unstackWeights } from "./tucker_reference.ts";
 
@@ -152,7 +153,8 @@ export class Conformance {
    * Interventions, run through the cache in pieces of one token and of several, give PyTorch's logits to 1e-4 of their largest
    * value, wherever the mask shows them.
    */
-  async checkPieces({ path, file }: OracleExport, cache: CacheOfFactored, only: readonly string[]): Promise<void> {
+  async checkPieces(exported: OracleExport, cache: CacheOfFactored, only: readonly string[]): Promise<void> {
+    const { path, file } = exported;
     const model = await loadModel(path);
     for (const { name, ranks, layers, cases } of this.tucker.interventions.filter((each) => only.includes(each.name))) {
       const where = layers.map(({ layer }) => Number(layer));
@@ -166,7 +168,8 @@ export class Conformance {
         // Some originals refuse padding alone: the positions that it is given lie behind those that they know by then.
         const padded = nestedNumbers(entry.inputs["attention_mask"]!).includes(0);
         const cuts = padded ? [[6, 1, tokens - 7]] : [[1, tokens - 4, 1, 2], Array.from({ length: tokens }, () => 1)];
-        for (const pieces of cuts) {
+        for (const cut of cuts) {
+          const pieces = takesOneToken(exported) ? oneByOne(cut) : cut;
           const { logits } = await runInPieces(session, entry.inputs, { pieces, factors: feeds, sizes });
           const wanted = { ...entry, outputs: { logits: outputs["logits"]! } };
           for (const [output, { actual, expected }] of comparable({ logits }, wanted)) {

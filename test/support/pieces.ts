@@ -53,6 +53,11 @@ export async function runInPieces(
   return { logits: { shape: [batch, total, width], data: rows.flat() }, last };
 }
 
+/** The same tokens one by one behind the first piece. */
+export function oneByOne([first, ...others]: readonly number[]): number[] {
+  return [first!, ...others.flatMap((count) => Array.from({ length: count }, () => 1))];
+}
+
 /** What a call gave out for the next, under the names that that takes. */
 export function pastOf(outputs: Readonly<Record<string, Numbers>>): Record<string, Numbers> {
   return Object.fromEntries(
