@@ -53,9 +53,14 @@ export class Mat {
   }
 }
 
-/** Contexts of all heads side by side; key and value may have fewer heads. */
-function attend(query: Mat, key: Mat, value: Mat, sizes: { heads: number; groups: number; scale: number }): Mat {
-  const { heads, groups, scale } = sizes;
+/** Contexts of all heads side by side; key and value may have fewer heads. A sink takes part of every row's probability. */
+function attend(
+  query: Mat,
+  key: Mat,
+  value: Mat,
+  sizes: { heads: number; groups: number; scale: number; sink: boolean },
+): Mat {
+  const { heads, groups, scale, sink } = sizes;
   const parts = Array.from({ length: heads }, (_, i) => {
     const group = Math.floor(i / (heads / groups));
     const scores = query.head(i, heads).times(key.head(group, groups).transposed);
@@ -63,7 +68,7 @@ function attend(query: Mat, key: Mat, value: Mat, sizes: { heads: number; groups
       const line = scores.data.subarray(row * scores.columns, (row + 1) * scores.columns);
       const top = Math.max(...line);
       line.forEach((score, j) => line[j] = Math.exp((score - top) * scale));
-      const total = line.reduce((sum, weight) => sum + weight, 0);
+      const total = line.reduce((sum, weight) => sum + weight, sink ? 1 : 0);
       line.forEach((weight, j) => line[j] = weight / total);
     }
     return scores.times(value.head(group, groups));
@@ -79,23 +84,24 @@ function attend(query: Mat, key: Mat, value: Mat, sizes: { heads: number; groups
 }
 
 /** The block with dense weights. */
-export function runDense(x: Mat, weights: AttentionWeights, biases: AttentionBiases): Mat {
+export function runDense(x: Mat, weights: AttentionWeights, biases: AttentionBiases, sink = false): Mat {
   const { heads, headSize, hiddenSize } = weights;
   const [query, key, value] = (["query", "key", "value"] as const).map((name) =>
     x.times(Mat.of(weights[name], heads * headSize)).plus(biases[name])
   ) as [Mat, Mat, Mat];
-  const contexts = attend(query, key, value, { heads, groups: heads, scale: 1 / Math.sqrt(headSize) });
+  const contexts = attend(query, key, value, { heads, groups: heads, scale: 1 / Math.sqrt(headSize), sink });
   return contexts.times(Mat.of(weights.output, hiddenSize)).plus(biases.output);
 }
 
 /** Runs the folded tensors as the table in attention/types.ts describes. */
 export function runFolded(
   x: Mat,
-  { folded, form, biases, sizes }: {
+  { folded, form, biases, sizes, sink = false }: {
     folded: ReadonlyMap<string, FoldedTensor>;
     form: BlockForm;
     biases: AttentionBiases;
     sizes: AttentionWeights;
+    sink?: boolean;
   },
 ): Mat {
   const { heads, headSize } = sizes;
@@ -115,7 +121,7 @@ export function runFolded(
     const whole = expand === undefined ? small : eachHead(small, count, (part) => part.times(expand));
     const reduced = name === "value" ? form.valueOutput === "reduced" : form.queryKey === "reduced";
     if (!reduced) return whole.plus(groupedBias(biases[name], { heads, count, headSize }));
-    return name === "query" ? whole.plus(vector("query.bias")) : whole;
+    return name === "key" ? whole : whole.plus(vector(`${name}.bias`));
   };
   const groups = form.keyValueHeads;
   const scale = 1 / Math.sqrt(headSize);
@@ -123,6 +129,7 @@ export function runFolded(
     heads,
     groups,
     scale,
+    sink,
   });
   const reduce = tensor("output.reduce");
   if (reduce !== undefined) contexts = eachHead(contexts, heads, (part) => part.times(reduce));

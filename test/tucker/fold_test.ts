@@ -19,8 +19,11 @@ import { randomArray } from "./random.ts";
 
 const TOKENS = 5;
 
-/** The slots that a graph of this form takes; `expands` as the rewriter would ask for shared and Tucker factors. */
-function slotsOf(form: BlockForm, expands: boolean): FactorSlot[] {
+/**
+ * The slots that a graph of this form takes; `expands` as the rewriter would ask for shared and Tucker factors, `sink` as where rows of
+ * probabilities don't sum to one.
+ */
+function slotsOf(form: BlockForm, { expands = false, sink = false }: Pick<FoldCase, "expands" | "sink">): FactorSlot[] {
   const roles: FactorRole[] = [];
   if (form.query === "shared") roles.push("down", "up");
   for (const name of ["query", "key", "value"] as const) {
@@ -34,7 +37,7 @@ function slotsOf(form: BlockForm, expands: boolean): FactorSlot[] {
   if (form.output === "pair") roles.push("output.b");
   if (form.valueOutput === "expanded" && expands) roles.push("output.reduce");
   if (form.queryKey === "reduced") roles.push("query.bias");
-  if (form.valueOutput === "reduced") roles.push("output.bias");
+  if (form.valueOutput === "reduced") roles.push("output.bias", ...sink ? ["value.bias" as const] : []);
   return roles.map((role) => ({
     layer: 3,
     role,
@@ -85,6 +88,8 @@ interface FoldCase {
   readonly form: BlockForm;
   readonly grouped?: boolean;
   readonly expands?: boolean;
+  /** Values carry their bias, since a sink takes part of the probability. */
+  readonly sink?: boolean;
   /** Numbers per head in which scores and contexts must run. */
   readonly widths?: { readonly scores?: number; readonly contexts?: number };
 }
@@ -117,6 +122,17 @@ const CASES: readonly FoldCase[] = [
     widths: { scores: 3, contexts: 3 },
   },
   { name: "3-D, expanded", given: alone(...MATRICES), form: form({ all: "pair", ...expanded }), expands: true },
+  { name: "4-D, with a sink", given: tucker([7, 3, 2]), form: form({}), sink: true, widths: { contexts: 3 } },
+  {
+    name: "4-D, grouped queries with a sink",
+    given: tucker([7, 3, 4]),
+    form: form({ keyValueHeads: 2 }),
+    grouped: true,
+    sink: true,
+  },
+  { name: "3-D, with a sink", given: alone(...MATRICES), form: form({ all: "pair" }), sink: true },
+  { name: "3-D, value only, with a sink", given: alone("value"), form: form(mixed(["value"])), sink: true },
+  { name: "low rank, with a sink", given: laser(...MATRICES), form: form({ all: "pair" }), sink: true },
   { name: "3-D, query only", given: alone("query"), form: form(mixed(["query"])), widths: { scores: 4, contexts: 6 } },
   { name: "3-D, key only", given: alone("key"), form: form(mixed(["key"])), widths: { scores: 3 } },
   { name: "3-D, value only", given: alone("value"), form: form(mixed(["value"])), widths: { contexts: 3 } },
@@ -133,7 +149,7 @@ const CASES: readonly FoldCase[] = [
   { name: "low rank, expanded", given: laser(...MATRICES), form: form({ all: "pair", ...expanded }) },
 ];
 
-for (const { name, given, form: blockForm, grouped: isGrouped, expands = false, widths } of CASES) {
+for (const { name, given, form: blockForm, grouped: isGrouped, expands = false, sink = false, widths } of CASES) {
   for (const biased of [true, false]) {
     Deno.test(`foldFactors: ${name}${biased ? "" : ", no biases"} equals the dense reconstruction`, async () => {
       using ops = await createCpuOps();
@@ -148,11 +164,11 @@ for (const { name, given, form: blockForm, grouped: isGrouped, expands = false, 
         }
         : all;
       const { factors } = await decomposeLayer(weights, options(given), ops);
-      const slots = slotsOf(blockForm, expands);
+      const slots = slotsOf(blockForm, { expands, sink });
       const folded = foldFactors(factors, biases, weights, blockForm, slots);
       const x = Mat.of(randomArray(TOKENS * SIZES.hiddenSize, 9), SIZES.hiddenSize);
-      const dense = runDense(x, await reconstruct(factors, weights), biases);
-      const got = runFolded(x, { folded, form: blockForm, biases, sizes: weights });
+      const dense = runDense(x, await reconstruct(factors, weights), biases, sink);
+      const got = runFolded(x, { folded, form: blockForm, biases, sizes: weights, sink });
       assertEquals(got.data.length, dense.data.length);
       const scale = Math.max(...dense.data.map(Math.abs));
       for (let i = 0; i < got.data.length; i++) {
