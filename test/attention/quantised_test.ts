@@ -27,6 +27,7 @@ function graphOf(random: Random, operator: string): GraphProto {
   const initializer = [
     floatTensor("s", [], Float32Array.of(0.02)),
     floatTensor("t", [], Float32Array.of(1 / 64)),
+    floatTensor("other", [], Float32Array.of(0.011)),
     floatTensor("columns", [5], Float32Array.from({ length: 5 }, () => 0.01 + random() / 50)),
     floatTensor("bias", [5], Float32Array.from({ length: 5 }, random)),
     bytes("z", [], () => 128),
@@ -43,6 +44,7 @@ function graphOf(random: Random, operator: string): GraphProto {
     QLinearSigmoid: ["xq", "s", "z", "t", "z"],
     QLinearLeakyRelu: ["xq", "s", "z", "t", "z"],
     QLinearSoftmax: ["xq", "s", "z", "t", "z"],
+    QLinearConcat: ["t", "z", "xq", "s", "z", "yq", "other", "z"],
     QLinearWhere: ["condition", "xq", "s", "z", "yq", "s", "z", "t", "z"],
     DynamicQuantizeMatMul: ["x", "W", "columns", "zeros", "bias"],
     QGemm: ["xf", "s", "z", "Wt", "columns", "zeros", "integers", "t", "z"],
@@ -53,6 +55,8 @@ function graphOf(random: Random, operator: string): GraphProto {
     ? { alpha: 0.3 }
     : opType === "QGemm"
     ? { alpha: 0.7, transB: 1n }
+    : opType === "QLinearConcat"
+    ? { axis: 1n }
     : opType === "QLinearSoftmax"
     ? { axis: -1n, opset: 17n }
     : {};
@@ -102,6 +106,7 @@ for (
     "QLinearSigmoid",
     "QLinearLeakyRelu",
     "QLinearSoftmax",
+    "QLinearConcat",
     "QLinearWhere",
     "QGemm",
     "DynamicQuantizeMatMul",

@@ -51,6 +51,7 @@ export const QUANTISED: Readonly<Record<string, Rule>> = {
       (node, at) => lowerCounterpart(node, at, counterpart),
     ]),
   ),
+  "com.microsoft.QLinearConcat": (node, at) => lowerCounterpart(node, at, concatOf(node)),
   "com.microsoft.QGemm": lowerGemm,
   "com.microsoft.QAttention": lowerAttention,
   "com.microsoft.DynamicQuantizeMatMul": (node, at) =>
@@ -62,6 +63,12 @@ export const QUANTISED: Readonly<Record<string, Rule>> = {
       stream: (nodes) => real(at, nodes, { node, place: [0, 2, 4] }),
     }),
 };
+
+/** com.microsoft.QLinearConcat: scale and zero point of the result, then those of every value behind it. */
+function concatOf({ input }: NodeProto): Counterpart {
+  const values = Array.from({ length: (input.length - 2) / 3 }, (_, i): Place => [3 * i + 2, 3 * i + 3, 3 * i + 4]);
+  return { opType: "Concat", values, result: [0, 1], attributes: ["axis"] };
+}
 
 function lowerCounterpart(
   node: NodeProto,
