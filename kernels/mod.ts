@@ -3,9 +3,11 @@
  *
  * @module
  */
-import { type Kernel, kernel } from "./kernel.ts";
+import { type Kernel, kernel, tiles } from "./kernel.ts";
 import gramSmallSource from "./gram_small.wgsl" with { type: "text" };
 import gramSmallHalfSource from "./gram_small_half.wgsl" with { type: "text" };
+import halfSumsSource from "./half_sums.wgsl" with { type: "text" };
+import halfTensorSource from "./half_tensor.wgsl" with { type: "text" };
 import narrowHalfSource from "./narrow_half.wgsl" with { type: "text" };
 import {
   matmul,
@@ -57,6 +59,50 @@ export const narrowHalf = kernel({
   workgroups: ({ groups }) => groups,
 });
 
+/** Sums of squares of 16-bit numbers by their exponents, without rounding. */
+export const halfSums = kernel({
+  name: "half_sums",
+  source: halfSumsSource,
+  entryPoint: "main",
+  bindings: [
+    { name: "source", access: "read" },
+    { name: "index", access: "read" },
+    { name: "bins", access: "read-write" },
+  ],
+  overrides: {},
+  params: ["slow", "fast", "slowStride", "fastStride", "indexed", "indexBase", "fractionBits", "binBase", "groups"],
+  workgroups: ({ groups }) => groups,
+});
+
+/** 16-bit numbers to their places in a tensor of float16 (HALF = 1) or float32 (HALF = 0) numbers. */
+export const halfTensor = kernel({
+  name: "half_tensor",
+  source: halfTensorSource,
+  entryPoint: "main",
+  bindings: [
+    { name: "source", access: "read" },
+    { name: "index", access: "read" },
+    { name: "out", access: "read-write" },
+  ],
+  overrides: { HALF: 1 },
+  params: [
+    "rows",
+    "width",
+    "firstRow",
+    "rowStride",
+    "columnStride",
+    "indexed",
+    "indexBase",
+    "fractionBits",
+    "outBase",
+    "outStride",
+    "scale",
+    "factorHigh",
+    "factorLow",
+  ],
+  workgroups: ({ rows, width }) => tiles(rows, 32) * tiles(width, 64),
+});
+
 /** All kernels, for tests that go through them. */
 export const KERNELS: readonly Kernel[] = [
   matmul,
@@ -68,5 +114,7 @@ export const KERNELS: readonly Kernel[] = [
   gramSmall,
   gramSmallHalf,
   narrowHalf,
+  halfSums,
+  halfTensor,
   sumPartials,
 ] as readonly Kernel[];

@@ -4,6 +4,9 @@
  *
  * @module
  */
+import type { HalfSource } from "../onnx/half_source.ts";
+
+export type { HalfSource } from "../onnx/half_source.ts";
 
 /** The four projections, in the order of the stack mode of the tensor. */
 export const MATRICES = ["query", "key", "value", "output"] as const;
@@ -30,6 +33,24 @@ export interface AttentionWeights {
   readonly value: Float32Array;
   /** (H·h) × d. */
   readonly output: Float32Array;
+  /** A matrix as its file stores it, where that is in 16 bits; undefined where it isn't, or comes through arithmetic. */
+  readonly halves?: (name: MatrixName) => HalfMatrix | undefined;
+}
+
+/** A matrix inside a stored tensor of 16-bit numbers, read when somebody asks for the tensor's pieces. */
+export interface HalfMatrix {
+  /** The same object for all matrices of a block that lie in it. */
+  readonly source: HalfSource;
+  readonly rows: number;
+  readonly columns: number;
+  /**
+   * Number (i, j) of the matrix is number index[i]·rowStride + j·columnStride of the tensor where `indexed` is "rows", else
+   * i·rowStride + index[j]·columnStride. One of the strides is 1.
+   */
+  readonly index: Int32Array;
+  readonly indexed: "rows" | "columns";
+  readonly rowStride: number;
+  readonly columnStride: number;
 }
 
 /** The biases of one block, absent where the model has none; key and value repeated over groups like the weights. */

@@ -6,9 +6,9 @@
 import type { OnnxModel } from "../onnx/model.ts";
 import { release } from "../release.ts";
 import { analyse, locatedBlock } from "./find.ts";
-import { extractColumns, extractRows, outputScale } from "./matrices.ts";
+import { extractColumns, extractRows, HalfSources, outputScale } from "./matrices.ts";
 import type { Site } from "./site.ts";
-import type { AttentionBiases, AttentionBlock, AttentionWeights } from "./types.ts";
+import type { AttentionBiases, AttentionBlock, AttentionWeights, HalfMatrix, MatrixName } from "./types.ts";
 
 /** Weights and biases of one block. Disposing it gives the memory of the weights that were read back at once. */
 export interface ExtractedWeights extends Disposable {
@@ -33,10 +33,14 @@ export function extractWeights(model: OnnxModel, block: AttentionBlock): Extract
     value: once(() => extractColumns(site.value, model.folder)),
     output: once(() => extractRows(site.output, model.folder)),
   };
+  const sources = new HalfSources(model.folder);
+  const halves = (name: MatrixName): HalfMatrix | undefined =>
+    name === "output" ? sources.rows(site.output) : sources.columns(site[name]);
   const weights: AttentionWeights = {
     hiddenSize,
     heads,
     headSize,
+    halves,
     get query() {
       return read.query();
     },

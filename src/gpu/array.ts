@@ -46,7 +46,7 @@ export class GpuArray implements Disposable {
     const array = new GpuArray(device, data.length, label);
     array.segments.forEach((buffer, index) => {
       const start = index * array.segmentLength;
-      device.commands.upload(buffer, data.subarray(start, start + array.segmentLength));
+      device.commands.upload(buffer, data.subarray(start, start + array.segmentLength) as Float32Array<ArrayBuffer>);
     });
     return array;
   }

@@ -21,6 +21,8 @@ const SLOTS = 128;
 const SLOT_BYTES = 256;
 /** Bytes that are handed to the driver at once, so that it copies one piece while the next is prepared. */
 const UPLOAD_BYTES = 32 * 2 ** 20;
+/** Bytes whose copy is worth a submission of its own. */
+const SUBMITTED_BYTES = 2 ** 20;
 
 /** Records commands and submits them. Errors are kept in the device's faults, with the labels of what ran. */
 export class CommandQueue implements Disposable {
@@ -32,6 +34,7 @@ export class CommandQueue implements Disposable {
   #encoder: GPUCommandEncoder | undefined;
   #labels = new Set<string>();
   #slot = 0;
+  #uploadedBytes = 0;
 
   constructor(device: GPUDevice, faults: GpuFaults, limits: GpuLimits) {
     this.#device = device;
@@ -99,17 +102,33 @@ export class CommandQueue implements Disposable {
     this.#record("clear", (encoder) => encoder.clearBuffer(buffer));
   }
 
-  /** Copies host data in, after everything that was recorded before. The data may be reused at once. */
-  upload(buffer: GPUBuffer, data: Float32Array): void {
+  /**
+   * Copies host data in, after everything that was recorded before. The data may be reused at once.
+   *
+   * @param offset where in the buffer, in bytes: a multiple of 4. What follows the data in the last word becomes 0
+   */
+  upload(buffer: GPUBuffer, data: ArrayBufferView<ArrayBuffer>, offset = 0): void {
     this.flush(); // a write takes effect before the next submission, so what is recorded must be submitted first
+    this.#uploadedBytes += data.byteLength;
     this.#run(`upload of ${data.byteLength} bytes`, () => {
-      const step = UPLOAD_BYTES / data.BYTES_PER_ELEMENT;
-      for (let start = 0; start < data.length; start += step) {
-        const part = data.subarray(start, start + step) as Float32Array<ArrayBuffer>;
-        this.#device.queue.writeBuffer(buffer, start * data.BYTES_PER_ELEMENT, part);
-        this.#device.queue.submit([]); // starts this piece's copy
+      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      const words = bytes.subarray(0, bytes.length - bytes.length % 4);
+      for (let start = 0; start < words.length; start += UPLOAD_BYTES) {
+        const part = words.subarray(start, start + UPLOAD_BYTES);
+        this.#device.queue.writeBuffer(buffer, offset + start, part);
+        // starts this piece's copy; small ones go with the next submission, whose own cost is theirs otherwise
+        if (part.length >= SUBMITTED_BYTES) this.#device.queue.submit([]);
       }
+      if (words.length === bytes.length) return;
+      const last = new Uint8Array(4);
+      last.set(bytes.subarray(words.length));
+      this.#device.queue.writeBuffer(buffer, offset + words.length, last);
     });
+  }
+
+  /** Bytes of host data that were copied in so far; parameters of kernels don't count. */
+  get uploadedBytes(): number {
+    return this.#uploadedBytes;
   }
 
   /** Submits everything that is recorded. */

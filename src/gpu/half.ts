@@ -47,22 +47,18 @@ export type NarrowPipeline = Pipeline<typeof narrowHalf extends { readonly param
  * Stores numbers of magnitude at most 1 as float16 where that loses nothing.
  *
  * @param unit a factor by which float16 numbers were multiplied to give these
+ * @param pipeline asked for where the numbers pass a look; what is compiled already is given as it is, so that the upload begins at once
  */
 export async function narrow(
   device: GpuDevice,
   data: Float32Array,
-  { unit, pipeline }: { readonly unit: number; readonly pipeline: () => Promise<NarrowPipeline> },
+  { unit, pipeline }: { readonly unit: number; readonly pipeline: () => NarrowPipeline | Promise<NarrowPipeline> },
 ): Promise<Narrowed> {
-  const { bindingBytes, bufferBytes } = device.limits;
-  const bytes = data.length * Uint16Array.BYTES_PER_ELEMENT;
-  if (bytes > Math.min(bindingBytes, bufferBytes)) {
-    return { refused: `${bytes} bytes exceed a binding, and only float32 numbers are cut` };
-  }
-  const scale = storedUnit(unit);
-  if (!(scale > 0)) return { refused: "the numbers are no multiples of one factor" };
-  if (!sampleFits(data, scale)) return { refused: "the numbers have more digits than float16" };
-  const kernel = await pipeline();
-  const array = new GpuArray(device, data.length, "float16 numbers", scale);
+  const refused = whyNotNarrowed(device, data, unit);
+  if (refused !== undefined) return { refused };
+  const compiled = pipeline();
+  const kernel = compiled instanceof Promise ? await compiled : compiled;
+  const array = new GpuArray(device, data.length, "float16 numbers", storedUnit(unit));
   let kept = false;
   try {
     const rounding = await fill(array, data, kernel);
@@ -72,6 +68,17 @@ export async function narrow(
   } finally {
     if (!kept) array[Symbol.dispose]();
   }
+}
+
+/** Why a look at the numbers says that they are no float16 numbers times a factor, or don't fit; undefined where it needs a measurement. */
+export function whyNotNarrowed({ limits }: GpuDevice, data: Float32Array, unit: number): string | undefined {
+  const bytes = data.length * Uint16Array.BYTES_PER_ELEMENT;
+  if (bytes > Math.min(limits.bindingBytes, limits.bufferBytes)) {
+    return `${bytes} bytes exceed a binding, and only float32 numbers are cut`;
+  }
+  const scale = storedUnit(unit);
+  if (!(scale > 0)) return "the numbers are no multiples of one factor";
+  return sampleFits(data, scale) ? undefined : "the numbers have more digits than float16";
 }
 
 /**

@@ -57,22 +57,37 @@ export function externalLocation(tensor: TensorProto, folder: string): ExternalL
  */
 export function readExternal(source: ExternalLocation, expected: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(source.length ?? expected);
+  for (const _ of readExternalPieces(source, bytes.length, bytes));
+  return bytes;
+}
+
+/**
+ * Reads `length` bytes of an external tensor through a buffer, which holds one piece at a time: all are as long as it is, but the last.
+ *
+ * @throws TuckerdError "bad-model" if the file is missing or too short.
+ */
+export function* readExternalPieces(
+  source: ExternalLocation,
+  length: number,
+  buffer: Uint8Array<ArrayBuffer>,
+): Generator<Uint8Array<ArrayBuffer>> {
   using file = openData(source);
   file.seekSync(source.offset, Deno.SeekMode.Start);
-  let done = 0;
-  while (done < bytes.length) {
-    const count = file.readSync(bytes.subarray(done));
-    if (count === null) {
-      throw new TuckerdError(
-        "bad-model",
-        `external data ${source.path} ends ${
-          bytes.length - done
-        } bytes before the tensor at offset ${source.offset} does`,
-      );
+  for (let left = length; left > 0;) {
+    const piece = buffer.subarray(0, left);
+    for (let done = 0; done < piece.length;) {
+      const count = file.readSync(piece.subarray(done));
+      if (count === null) {
+        throw new TuckerdError(
+          "bad-model",
+          `external data ${source.path} ends ${left - done} bytes before the tensor at offset ${source.offset} does`,
+        );
+      }
+      done += count;
     }
-    done += count;
+    left -= piece.length;
+    yield piece;
   }
-  return bytes;
 }
 
 function openData(source: ExternalLocation): Deno.FsFile {

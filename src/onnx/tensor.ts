@@ -252,11 +252,13 @@ function rawBytes(tensor: TensorProto, folder: string, expected: number): Uint8A
   return bytes;
 }
 
-function isExternal(tensor: TensorProto): boolean {
+/** Does a tensor's data lie in a file beside the model? */
+export function isExternal(tensor: TensorProto): boolean {
   return tensor.dataLocation === TensorProto_DataLocation.EXTERNAL;
 }
 
-function checkCount(tensor: TensorProto, actual: number, expected: number): void {
+/** @throws TuckerdError "bad-model" if a tensor has another number of bytes or values than its shape says. */
+export function checkCount(tensor: TensorProto, actual: number, expected: number): void {
   if (actual === expected) return;
   throw new TuckerdError(
     "bad-model",

@@ -8,14 +8,15 @@ import { TuckerdError } from "../errors.ts";
 import { engineFor, type TensorEngine } from "./engine.ts";
 import { hooi, type HooiResult, needsWhole } from "./hooi.ts";
 import { type LayerTensor, WholeTensor } from "./layer_tensor.ts";
+import { type LayerWeights, placeWeights } from "./layer_weights.ts";
 import { laserRank, truncatedSvd } from "./low_rank.ts";
-import { commonFactor, normalisation, scaledNumbers } from "./normalise.ts";
+import { normalisation, scaledNumbers } from "./normalise.ts";
 import type { TuckerOps } from "./ops.ts";
 import { projectedErrors } from "./projected_errors.ts";
 import { checkRanks } from "./ranks.ts";
 import { reconstructionErrors } from "./reconstruct.ts";
 import { stackDots } from "./stack_dots.ts";
-import { checkWeights, type LayerPlace, matrixNorms, tensorise } from "./tensorise.ts";
+import { checkWeights, type LayerPlace, matrixNorms } from "./tensorise.ts";
 import type {
   LayerDecomposition,
   LayerFactors,
@@ -79,22 +80,35 @@ export async function decomposeLayer(
   const { layout, where } = options;
   checkWeights(weights, layout, where);
   const dots = needsDots(weights, options, ops) ? stackDots(weights, { matrices: MATRICES, layout }) : undefined;
-  const norms = normsOf(dots) ?? matrixNorms(weights, where);
-  const computed = await compute(weights, { ...options, norms, dots }, ops);
-  const { known, ...decomposed } = computed;
-  const errors = await reconstructionErrors(computed.factors, weights, { norms, layout, known });
+  const { computed: { known, ...decomposed }, norms } = await placedAndComputed(weights, { ...options, dots }, ops);
+  const errors = await reconstructionErrors(decomposed.factors, weights, { norms, layout, known });
   return { ...decomposed, ...errors, seconds: (performance.now() - start) / 1000 };
+}
+
+/** The decomposition and the norms that it needed, by weights that are on a device no longer than it takes. */
+async function placedAndComputed(
+  weights: AttentionWeights,
+  options: DecomposeOptions & Pick<ComputeOptions, "dots">,
+  ops: TuckerOps,
+): Promise<{ readonly computed: Computed; readonly norms: Norms }> {
+  const known = normsOf(options.dots) ??
+    (options.mode.includes("tucker") ? undefined : matrixNorms(weights, options.where));
+  const placing = placeWeights(weights, { ...options, norms: known }, ops);
+  using placed = placing instanceof Promise ? await placing : placing;
+  const { norms } = placed;
+  return { computed: await compute(weights, { ...options, norms, placed }, ops), norms };
 }
 
 interface ComputeOptions extends DecomposeOptions {
   readonly norms: Norms;
+  readonly placed: LayerWeights;
   /** Dot products of the matrices, where the norms were taken from them. */
   readonly dots?: Float64Array | undefined;
 }
 
 /** Will the weights be decomposed where they lie, beginning with the dot products of the matrices? Norms come with these. */
 function needsDots(weights: AttentionWeights, { mode, ranks }: DecomposeOptions, ops: TuckerOps): boolean {
-  const count = MATRICES.length * weights.query.length;
+  const count = MATRICES.length * weights.hiddenSize * weights.heads * weights.headSize;
   return mode.startsWith("4d-tucker") && ranks !== undefined && ranks[2] < MATRICES.length && ops.backend === "cpu" &&
     engineFor(ops, count).large;
 }
@@ -230,9 +244,11 @@ async function decomposed(
   if (ops.backend === "cpu" && engine.large && !needsWhole(shape, options)) {
     return await hooi(engine, new WeightTensor(ops, weights, options), options);
   }
-  const unit = commonFactor(options.factors);
-  using tensor = await engine.uploadWeights(tensorise(weights, options, engine.Array), shape, unit);
-  if (options.matrices.length === MATRICES.length) options.onCopied?.();
+  using tensor = await options.placed.tensor(engine, options, shape);
+  if (options.matrices.length === MATRICES.length) {
+    options.placed[Symbol.dispose]();
+    options.onCopied?.();
+  }
   options.onUploaded?.();
   return await hooi(engine, new WholeTensor(engine, tensor), options);
 }

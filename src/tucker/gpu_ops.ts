@@ -4,16 +4,18 @@
  * @module
  */
 import { gramSmall, gramSmallHalf, narrowHalf } from "../../kernels/mod.ts";
+import type { HalfMatrix } from "../attention/types.ts";
 import { GpuArray } from "../gpu/array.ts";
 import { matrixProduct, modeProduct } from "../gpu/box_product.ts";
 import { type DeviceOptions, type GpuDevice, openDevice } from "../gpu/device.ts";
 import { gram, type GramKernels } from "../gpu/gram.ts";
-import { narrow } from "../gpu/half.ts";
+import { narrow, type NarrowPipeline, whyNotNarrowed } from "../gpu/half.ts";
+import { compileHalfMatrices, HalfMatrices, type HalfMatrixKernels, whyNotUploaded } from "../gpu/half_matrices.ts";
 import { ProductPlanner } from "../gpu/product.ts";
 import type { Box3 } from "../gpu/region.ts";
 import { log } from "../log.ts";
 import { release } from "../release.ts";
-import type { OpsTensor, TuckerOps } from "./ops.ts";
+import type { HalfWeights, OpsTensor, TuckerOps } from "./ops.ts";
 
 /** Options of {@linkcode createGpuOps}. */
 export interface GpuOpsOptions extends DeviceOptions {
@@ -56,16 +58,24 @@ class GpuTensor implements OpsTensor {
   }
 }
 
+interface Kernels extends GramKernels {
+  smallHalf?: GramKernels["smallHalf"];
+  /** Compiled when weights come that they serve. */
+  narrowing?: NarrowPipeline;
+  matrices?: HalfMatrixKernels;
+}
+
 class GpuOps implements TuckerOps {
   readonly backend = "webgpu";
   readonly #device: GpuDevice;
   readonly #float16From: number;
   readonly #owner: boolean;
-  #kernels: GramKernels;
+  /** What is compiled, the same for all views. */
+  readonly #kernels: Kernels;
   /** How the latest weights are stored. */
   #storage: "float32" | "float16" = "float32";
 
-  constructor(device: GpuDevice, kernels: GramKernels, float16From: number, owner = true) {
+  constructor(device: GpuDevice, kernels: Kernels, float16From: number, owner = true) {
     this.#device = device;
     this.#kernels = kernels;
     this.#float16From = float16From;
@@ -95,16 +105,10 @@ class GpuOps implements TuckerOps {
     checkSize("weights", data.length, shape);
     this.#storage = "float32";
     if (data.length < this.#float16From) return this.tensor(data, shape);
-    const pipeline = async () => {
-      const [narrowing, smallHalf] = await Promise.all([
-        this.#device.pipelines.get(narrowHalf),
-        this.#device.pipelines.get(gramSmallHalf),
-        this.#kernels.planner.prepareHalf(),
-      ]);
-      this.#kernels = { ...this.#kernels, smallHalf };
-      return narrowing;
-    };
-    const narrowed = await narrow(this.#device, data, { unit, pipeline });
+    // Before anything is waited for: an upload begins while the device has work.
+    const refused = whyNotNarrowed(this.#device, data, unit);
+    const pipeline = () => this.#kernels.narrowing ?? this.#prepareNarrowing();
+    const narrowed = refused === undefined ? await narrow(this.#device, data, { unit, pipeline }) : { refused };
     if ("refused" in narrowed) {
       log(1, `weights [${shape}] are stored as float32: ${narrowed.refused}`);
       return this.tensor(data, shape);
@@ -112,6 +116,41 @@ class GpuOps implements TuckerOps {
     log(1, `weights [${shape}] are stored as float16, rounded by ${narrowed.rounding.toExponential(1)} of their norm`);
     this.#storage = "float16";
     return new GpuTensor(narrowed.array, [...shape], true);
+  }
+
+  halves(matrices: readonly HalfMatrix[]): Promise<HalfWeights> | undefined {
+    const numbers = matrices.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
+    if (numbers < this.#float16From) return undefined;
+    const reason = whyNotUploaded(this.#device, matrices);
+    if (reason === undefined) return this.#uploadHalves(matrices);
+    log(1, `weights of 16 bits are uploaded as float32: ${reason}`);
+    return undefined;
+  }
+
+  async #uploadHalves(matrices: readonly HalfMatrix[]): Promise<HalfWeights> {
+    // Only the first layer waits: the others' uploads begin at once, while the device has work (see compress/ahead.ts).
+    const uploaded = new HalfMatrices(this.#device, this.#kernels.matrices ?? await this.#prepareMatrices(), matrices);
+    try {
+      const sums = await uploaded.sums();
+      return {
+        squares: sums.map(({ finite, squares }) => finite ? squares : Number.NaN),
+        tensor: (placed, shape) => {
+          checkSize("tensor", placed.length * matrices[0]!.rows * matrices[0]!.columns, shape);
+          const { array, refused } = uploaded.tensor(placed, sums);
+          this.#storage = refused === undefined ? "float16" : "float32";
+          if (refused !== undefined) log(1, `weights [${shape}] are stored as float32: ${refused}`);
+          return new GpuTensor(array, [...shape], true);
+        },
+        [Symbol.dispose]: () => uploaded[Symbol.dispose](),
+      };
+    } catch (error) {
+      uploaded[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  get uploadedBytes(): number {
+    return this.#device.commands.uploadedBytes;
   }
 
   async read(tensor: OpsTensor): Promise<Float32Array> {
@@ -162,6 +201,23 @@ class GpuOps implements TuckerOps {
 
   [Symbol.dispose](): void {
     if (this.#owner) this.#device[Symbol.dispose]();
+  }
+
+  /** Compiles what float16 tensors need. */
+  async #prepareHalf(): Promise<void> {
+    const { pipelines } = this.#device;
+    [this.#kernels.smallHalf] = await Promise.all([pipelines.get(gramSmallHalf), this.#kernels.planner.prepareHalf()]);
+  }
+
+  async #prepareNarrowing(): Promise<NarrowPipeline> {
+    const [narrowing] = await Promise.all([this.#device.pipelines.get(narrowHalf), this.#prepareHalf()]);
+    return this.#kernels.narrowing = narrowing;
+  }
+
+  /** Compiles what stored 16-bit weights need. */
+  async #prepareMatrices(): Promise<HalfMatrixKernels> {
+    const [matrices] = await Promise.all([compileHalfMatrices(this.#device), this.#prepareHalf()]);
+    return this.#kernels.matrices = matrices;
   }
 
   /** A new tensor that `record` fills; empty sums are zero. */

@@ -10,9 +10,10 @@ import { symmetricEigen } from "../linalg/mod.ts";
 import { engineFor, type TensorEngine } from "./engine.ts";
 import { ErrorTable } from "./error_table.ts";
 import type { OpsTensor, TuckerOps } from "./ops.ts";
-import { commonFactor, normalisation, scaledNumbers } from "./normalise.ts";
+import { placeWeights } from "./layer_weights.ts";
+import { normalisation, scaledNumbers } from "./normalise.ts";
 import { checkRanks } from "./ranks.ts";
-import { checkWeights, type LayerPlace, matrixNorms, tensorise } from "./tensorise.ts";
+import { checkWeights, type LayerPlace } from "./tensorise.ts";
 import type { LayerDecomposition, Layout, Ranks, TuckerFactors } from "./types.ts";
 
 /** What to decompose. */
@@ -57,12 +58,13 @@ const HEAD_SIZE = 3;
 export async function hosvd(weights: AttentionWeights, options: HosvdOptions, ops: TuckerOps): Promise<Hosvd> {
   const { layout, where, matrices = MATRICES } = options;
   checkWeights(weights, layout, where);
-  const { norm, factors, matrixScales } = normalisation(matrixNorms(weights, where), { ...options, matrices });
+  using placed = await placeWeights(weights, { layout, where }, ops);
+  const { norm, factors, matrixScales } = normalisation(placed.norms, { ...options, matrices });
   const { hiddenSize, heads, headSize } = weights;
-  const shape = [hiddenSize, matrices.length, heads, headSize];
-  const engine = engineFor(ops, weights.query.length * matrices.length);
-  const numbers = tensorise(weights, { matrices, factors, layout }, engine.Array);
-  using tensor = await engine.uploadWeights(numbers, shape, commonFactor(factors));
+  const shape = [hiddenSize, matrices.length, heads, headSize] as const;
+  const engine = engineFor(ops, shape.reduce((product, size) => product * size));
+  using tensor = await placed.tensor(engine, { matrices, factors, layout }, shape);
+  placed[Symbol.dispose]();
   const bases: Basis[] = [];
   for (const mode of [STACK, HEAD_SIZE, HIDDEN]) {
     if (options.signal?.aborted) throw new TuckerdError("cancelled", "the decomposition was cancelled");

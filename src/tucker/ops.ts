@@ -5,10 +5,27 @@
  *
  * @module
  */
+import type { HalfMatrix } from "../attention/types.ts";
 
 /** A tensor that lives where the operations run (host memory or GPU buffers). Dispose it to free the memory. */
 export interface OpsTensor extends Disposable {
   readonly shape: readonly number[];
+}
+
+/** Matrices of 16-bit weights that are where they are computed with. Dispose them to free the memory. */
+export interface HalfWeights extends Disposable {
+  /** Σ w² of each matrix in float64, exact but for its last digits; NaN where a number isn't finite. */
+  readonly squares: readonly number[];
+  /**
+   * The d×S×H×h tensor of some of the matrices, each multiplied by a factor, as `weights` would store it: bit for bit what it makes of
+   * the same numbers.
+   *
+   * @param shape with S = `placed.length`
+   */
+  tensor(
+    placed: readonly { readonly matrix: number; readonly factor: number }[],
+    shape: readonly [number, number, number, number],
+  ): OpsTensor;
 }
 
 /** The operations of one backend. Dispose it to free the device. */
@@ -33,6 +50,15 @@ export interface TuckerOps extends Disposable {
    * @param unit a factor that all of the numbers were multiplied by after they were read from a model; NaN where there is none
    */
   weights?(data: Float32Array, shape: readonly number[], unit: number): Promise<OpsTensor>;
+
+  /**
+   * Takes weights where they are computed with as their file stores them; undefined where numbers serve better, or these don't fit. The
+   * matrices are given as they lie in the tensor, d × (H·h).
+   */
+  halves?(matrices: readonly HalfMatrix[]): Promise<HalfWeights> | undefined;
+
+  /** Bytes that were copied in so far, where that means that they crossed a bus. */
+  readonly uploadedBytes?: number;
 
   /** Copies a tensor out. */
   read(tensor: OpsTensor): Promise<Float32Array>;

@@ -65,10 +65,12 @@ export function sumOfSquares(numbers: Float32Array): number {
 export function checkWeights(weights: AttentionWeights, layout: Layout, where: LayerPlace): void {
   const { hiddenSize, heads, headSize } = weights;
   for (const name of MATRICES) {
-    if (weights[name].length !== hiddenSize * heads * headSize) {
+    const stored = weights.halves?.(name);
+    const count = stored === undefined ? weights[name].length : stored.rows * stored.columns; // what is stored isn't read yet
+    if (count !== hiddenSize * heads * headSize) {
       throw new TuckerdError(
         "invalid",
-        `layer ${where.layer} (${where.name}): the ${name} weights hold ${weights[name].length} numbers; ` +
+        `layer ${where.layer} (${where.name}): the ${name} weights hold ${count} numbers; ` +
           `expected ${hiddenSize} × ${heads} heads × ${headSize}`,
       );
     }

@@ -6,40 +6,15 @@ import { assert, assertEquals } from "@std/assert/mod.js";
 import { extractWeights, findAttention } from "../../src/attention/mod.ts";
 import { resolveOptions } from "../../src/compress/options.ts";
 import { writeModelFolder } from "../../src/compress/write_folder.ts";
-import { withFields } from "../../src/onnx/codec.ts";
-import { mapGraph } from "../../src/onnx/map_graph.ts";
-import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
-import { type NodeProto, subgraphsOf, type ValueInfoProto } from "../../src/onnx/node.ts";
+import { loadModel } from "../../src/onnx/model.ts";
 import { saveModel } from "../../src/onnx/save.ts";
-import { DataType, floatTensor, readFloats, tensorShape } from "../../src/onnx/tensor.ts";
+import { DataType } from "../../src/onnx/tensor.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { openTestCompressor } from "../support/compressors.ts";
 import { nestedNumbers, oracleExports, oracleReference, oracleTensors, oracleTucker } from "../support/oracle.ts";
+import { retyped } from "../support/retyped.ts";
 import { TestSession } from "../support/session.ts";
 import { stackWeights } from "../support/tucker_reference.ts";
-
-/** The model with one real type in the place of another: tensors, values and casts. Its graph has no subgraphs. */
-function retyped({ proto, path, folder }: OnnxModel, from: number, to: number): OnnxModel {
-  const graph = mapGraph(proto.graph!, {
-    tensor: (tensor) =>
-      tensor.dataType === from ? floatTensor(tensor.name, tensorShape(tensor), readFloats(tensor, folder), to) : tensor,
-    value: (info: ValueInfoProto): ValueInfoProto => {
-      const tensorType = info.type?.tensorType;
-      if (tensorType?.elemType !== from) return info;
-      return withFields(info, {
-        type: withFields(info.type!, { tensorType: withFields(tensorType, { elemType: to }) }),
-      });
-    },
-  });
-  const node = graph.node.map((each): NodeProto => {
-    assertEquals([...subgraphsOf(each)], []);
-    const attribute = each.attribute.map((entry) =>
-      entry.name === "to" && Number(entry.i) === from ? withFields(entry, { i: BigInt(to) }) : entry
-    );
-    return withFields(each, { attribute });
-  });
-  return { proto: withFields(proto, { graph: withFields(graph, { node }) }), path, folder };
-}
 
 /** The nearest number whose lower 16 bits are zero, even where two are as near: IEEE rounding, bit by bit. */
 function rounded(value: number): number {

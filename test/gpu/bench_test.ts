@@ -102,7 +102,14 @@ Deno.test({ name: "GPU benchmark: a software adapter is measured under its own n
     const row of ["product 8×8×8", "hidden mode product [16,4,2,8] × 16×4", "all 2 tiny layers at (4,2,2), end to end"]
   ) cells(page, row);
   const layers = results.filter(({ name }) => name.startsWith("tiny layer 16×8×4×2 at (4,2,2), with"));
-  assertEquals(layers.map(({ note }) => note.split(",")[0]), ["float32", "float32", "float16", "float16"]);
+  const ways = ["float32", "float32", "float32, stored as float16", "float32, stored as float16", "float16"];
+  assertEquals(layers.map(({ note }) => note.replace(/, \d+ sweeps.*/, "")), ways);
+  const crossing = results.filter(({ name }) => name === "upload of a tiny layer").map(({ note }) =>
+    note.split(/: | MiB/)
+  );
+  const mebibytes = (bytes: number): string => (bytes / 2 ** 20).toPrecision(3);
+  const [whole, half] = [mebibytes(4 * 16 * 64), mebibytes(2 * 16 * 64 + 4 * (3 * 16 + 16))];
+  assertEquals(crossing.map(([way, bytes]) => [way, bytes]), [[ways[0], whole], [ways[2], whole], [ways[4], half]]);
 });
 
 Deno.test({ name: "GPU benchmark: without --software a software adapter is refused", ignore: skipGpu }, async () => {

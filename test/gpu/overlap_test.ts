@@ -4,9 +4,11 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert/mod.js";
+import { type AttentionWeights, type HalfMatrix, MATRICES, type MatrixName } from "../../src/attention/types.ts";
 import { ahead } from "../../src/compress/ahead.ts";
 import { OpsSource } from "../../src/compress/ops_source.ts";
 import { type GpuDevice, openDevice } from "../../src/gpu/device.ts";
+import { float32ToFloat16 } from "../../src/onnx/float16.ts";
 import { createCpuOps } from "../../src/tucker/cpu_ops.ts";
 import { decomposeLayer } from "../../src/tucker/decompose.ts";
 import { gpuOpsOn } from "../../src/tucker/gpu_ops.ts";
@@ -17,6 +19,24 @@ import { skipGpu } from "./adapter.ts";
 const SIZES = { hiddenSize: 48, heads: 4, headSize: 16 };
 /** Bytes of a layer's tensor: nothing else that is uploaded is as large. */
 const LAYER_BYTES = 4 * 4 * 48 * 64;
+
+/** The layer as a file may store it: one packed tensor of 16-bit numbers, as many bytes as one of half as many in float32. */
+function stored(weights: AttentionWeights): AttentionWeights {
+  const [d, width] = [weights.hiddenSize, weights.heads * weights.headSize];
+  const patterns = new Uint16Array(2 * 4 * d * width);
+  MATRICES.forEach((name, slot) => patterns.set(float32ToFloat16(weights[name]), slot * d * width));
+  const source = {
+    format: "float16",
+    count: patterns.length,
+    pieces: () => [new Uint8Array(patterns.buffer)],
+  } as const;
+  const halves = (name: MatrixName): HalfMatrix => {
+    const [rows, columns] = name === "output" ? [width, d] : [d, width];
+    const index = Int32Array.from({ length: rows }, (_, i) => i + MATRICES.indexOf(name) * d * width / columns);
+    return { source, rows, columns, index, indexed: "rows", rowStride: columns, columnStride: 1 };
+  };
+  return { ...weights, halves };
+}
 
 /** Writes down uploads of whole layers, submissions of kernels, and waits, as they are asked of the device. */
 function record(device: GpuDevice, events: string[]): void {
@@ -45,7 +65,7 @@ Deno.test({ name: "a layer is uploaded while the one before it is computed", ign
   const gpu = async () => {
     const device = await openDevice({ allowFallbackAdapter: true });
     record(device, events);
-    return await gpuOpsOn(device);
+    return await gpuOpsOn(device, { float16From: 4 * 48 * 64 });
   };
   const layers = [0, 1, 2].map((layer) => randomWeights(SIZES, 30 + layer));
   const given = options({ ranks: [12, 4, 2], sweeps: 2 });
@@ -74,7 +94,17 @@ Deno.test({ name: "a layer is uploaded while the one before it is computed", ign
   }
   assert(at("layer 0 is done") < at("upload of layer 2"), "weights of two layers at most");
 
+  await source.use((ops) => decomposeLayer(stored(layers[2]!), given, ops)); // compiles what 16-bit weights need
   events.length = 0;
+  layers.splice(0, 3, ...layers.map(stored));
+  for await (const _ of ahead([0, 1, 2], decompose));
+  const waits = events.flatMap((event, index) => event === "wait" ? [index] : []);
+  // layer 0 is waited for once, for the sums of its squares; before the next wait layer 1 is on its way
+  const [first, second] = events.flatMap((event, index) => event.startsWith("upload of layer") ? [index] : []);
+  assert(first! < waits[0]! && waits[0]! < second! && second! < waits[1]!, `16-bit weights: ${events.join(", ")}`);
+
+  events.length = 0;
+  layers.splice(0, 3, ...[0, 1, 2].map((layer) => randomWeights(SIZES, 30 + layer)));
   for (const layer of [0, 1, 2]) {
     const alone = await decompose(layer);
     assertEquals(overlapped[layer]!.factors, alone.factors, "the numbers don't depend on what runs beside them");

@@ -4,7 +4,15 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import { floatAttribute, intAttribute, type NodeProto, operatorOf, tensorAttribute } from "../../onnx/node.ts";
+import {
+  floatAttribute,
+  intAttribute,
+  intsAttribute,
+  type NodeProto,
+  operatorOf,
+  tensorAttribute,
+  type TensorProto,
+} from "../../onnx/node.ts";
 import { DataType } from "../../onnx/tensor.ts";
 import type { StoredMatrix } from "./matrix.ts";
 import type { Value } from "./value.ts";
@@ -176,6 +184,30 @@ export function storedName({ graph, stored }: Projection): string {
   let { name } = stored;
   for (let node = graph.producer(name); node?.opType === "Identity"; node = graph.producer(name)) name = node.input[0]!;
   return name;
+}
+
+/**
+ * The initializer that a plain matrix is, and whether it lies transposed there; undefined where anything but a copy, a transposition or a
+ * widening cast stands between.
+ */
+export function storedTensor(
+  { graph, stored }: Pick<Projection, "graph" | "stored">,
+): { readonly tensor: TensorProto; readonly transposed: boolean } | undefined {
+  if (stored.kind !== "plain") return undefined;
+  let { name, transposed } = stored;
+  for (let node = graph.producer(name); node !== undefined; node = graph.producer(name)) {
+    if (operatorOf(node) === "Transpose" && String(intsAttribute(node, "perm") ?? [1, 0]) === "1,0") {
+      transposed = !transposed;
+    } else if (operatorOf(node) !== "Identity" && !isWidening(node)) return undefined;
+    name = node.input[0]!;
+  }
+  const tensor = graph.initializer(name);
+  return tensor && { tensor, transposed };
+}
+
+function isWidening(node: NodeProto): boolean {
+  const to = intAttribute(node, "to", 0);
+  return operatorOf(node) === "Cast" && (to === DataType.FLOAT || to === DataType.DOUBLE);
 }
 
 /** Before a Gemm, exporters flatten [batch, positions, d] to rows: the value before that. */
