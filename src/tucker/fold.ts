@@ -17,7 +17,8 @@ import {
   MATRICES,
   type MatrixName,
 } from "../attention/types.ts";
-import { plainProduct, transposed } from "../linalg/mod.ts";
+import { type FloatArray, plainProduct, transposed } from "../linalg/mod.ts";
+import { release } from "../release.ts";
 import { type HeadSpace, headSpace, ownSpace, scoreSpace, valueSpace } from "./head_space.ts";
 import { denseForm, type Projection, projectionsOf } from "./projection.ts";
 import type { LayerFactors } from "./types.ts";
@@ -44,7 +45,7 @@ export function foldFactors(
   form: BlockForm,
   slots: readonly FactorSlot[],
 ): Map<string, FoldedTensor> {
-  const fold = new BlockFold({ factors, biases, weights, form, roles: new Set(slots.map(({ role }) => role)) });
+  using fold = new BlockFold({ factors, biases, weights, form, roles: new Set(slots.map(({ role }) => role)) });
   return new Map(slots.map((slot) => [slot.name, checked(slot, fold.tensor(slot.role))]));
 }
 
@@ -73,8 +74,10 @@ interface Block {
   readonly roles: ReadonlySet<FactorRole>;
 }
 
-class BlockFold {
+class BlockFold implements Disposable {
   readonly #block: Block;
+  /** What was computed in float64, for as long as the fold lasts: twice a layer's factors and more, which the collector leaves for long. */
+  readonly #made = new Set<FloatArray>();
   readonly #projections = new Map<MatrixName, Projection>();
   readonly #spaces = new Map<MatrixName, HeadSpace>();
 
@@ -82,7 +85,11 @@ class BlockFold {
     this.#block = block;
     const { factors, weights, form } = block;
     for (const [name, projection] of Object.entries(projectionsOf(factors, weights)) as [MatrixName, Projection][]) {
-      this.#projections.set(name, form[name] === "dense" ? denseForm(projection) : projection);
+      const chosen = form[name] === "dense" ? denseForm(projection) : projection;
+      this.#projections.set(name, chosen);
+      for (const { first, core, basis } of [projection, chosen]) {
+        for (const array of [first, core, basis]) if (array !== undefined) this.#made.add(array);
+      }
     }
     this.#chooseSpaces();
   }
@@ -112,7 +119,18 @@ class BlockFold {
     return this.#projections.get(name)!;
   }
 
+  /** Gives back the memory of all that it computed, tensors included. */
+  [Symbol.dispose](): void {
+    release(...this.#made);
+  }
+
   tensor(role: FactorRole): Folded {
+    const folded = this.#tensor(role);
+    this.#made.add(folded.data);
+    return folded;
+  }
+
+  #tensor(role: FactorRole): Folded {
     switch (role) {
       case "down":
         return this.#first("query");
@@ -164,6 +182,7 @@ class BlockFold {
     const running = name === "key" || name === "value" ? this.#block.form.keyValueHeads : heads;
     const width = running * space.rank;
     const result = new Float64Array(inner * width);
+    this.#made.add(result);
     for (let head = 0; head < running; head++) {
       const source = head * (heads / running); // repeats within a group are equal: the first stands for them
       const part = new Float64Array(inner * rank);

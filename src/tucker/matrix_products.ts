@@ -6,6 +6,7 @@
  */
 import { type AttentionWeights, MATRICES, type MatrixName } from "../attention/types.ts";
 import { matmul } from "../linalg/mod.ts";
+import { release } from "../release.ts";
 import { isTransposed } from "./tensorise.ts";
 import type { LayerFactors, Layout, Tucker3Factors, TuckerFactors } from "./types.ts";
 
@@ -27,31 +28,45 @@ export interface ProductChoice {
   readonly names?: readonly MatrixName[];
 }
 
-/** The product of each matrix that the factors stand for, computed one at a time. */
+/**
+ * The product of each matrix that the factors stand for, computed one at a time. Its arrays are given back when the next is asked for: in
+ * float64 they take as much as the matrix, and the collector doesn't hurry.
+ */
 export async function* matrixProducts(
   factors: LayerFactors,
-  sizes: HeadSizes,
+  { heads, headSize }: HeadSizes,
   { layout, names = MATRICES }: ProductChoice,
 ): AsyncGenerator<[MatrixName, MatrixProduct]> {
   for (const name of names) {
-    const transposed = isTransposed(name, layout);
-    if (factors.kind === "tucker4") {
-      const { u1, ranks: [rank] } = factors.factors;
-      const left = new Float64Array(u1);
-      yield [name, { left, right: await expandedHeads(headCore(factors.factors, name), sizes), rank, transposed }];
-    } else if (factors.kind === "tucker3") {
-      const matrix = factors.matrices[name];
-      if (matrix === undefined) continue;
-      const left = new Float64Array(matrix.u1);
-      yield [name, { left, right: await expandedHeads(ownCore(matrix), sizes), rank: matrix.ranks[0], transposed }];
-    } else {
-      const matrix = factors.matrices[name];
-      if (matrix === undefined) continue;
-      const { rank } = matrix;
-      const [left, right] = [new Float64Array(matrix.left), new Float64Array(matrix.right)];
-      yield [name, { left, right, rank, transposed: false }];
+    const product = await productOf(factors, name, { heads, headSize, layout });
+    if (product === undefined) continue;
+    try {
+      yield [name, product];
+    } finally {
+      release(product.left, product.right);
     }
   }
+}
+
+async function productOf(
+  factors: LayerFactors,
+  name: MatrixName,
+  { layout, ...sizes }: HeadSizes & Pick<ProductChoice, "layout">,
+): Promise<MatrixProduct | undefined> {
+  const transposed = isTransposed(name, layout);
+  if (factors.kind === "tucker4") {
+    const { u1, ranks: [rank] } = factors.factors;
+    const right = await expandedHeads(headCore(factors.factors, name), sizes);
+    return { left: new Float64Array(u1), right, rank, transposed };
+  }
+  const matrix = factors.matrices[name];
+  if (matrix === undefined) return undefined;
+  if ("core" in matrix) {
+    const right = await expandedHeads(ownCore(matrix), sizes);
+    return { left: new Float64Array(matrix.u1), right, rank: matrix.ranks[0], transposed };
+  }
+  const [left, right] = [new Float64Array(matrix.left), new Float64Array(matrix.right)];
+  return { left, right, rank: matrix.rank, transposed: false };
 }
 
 /** One matrix in the small space: W_i ≈ U1 C_i U2ᵀ for every head i. */
@@ -94,10 +109,12 @@ export function ownCore({ ranks: [r1, r2], u2, core }: Tucker3Factors): HeadCore
   return { rank1: r1, rank2: r2, u2: new Float64Array(u2), core: ordered };
 }
 
-/** C_i U2ᵀ side by side: r1 × (H·h). */
-export function expandedHeads(
+/** C_i U2ᵀ side by side: r1 × (H·h). The core is given back. */
+async function expandedHeads(
   { rank1, rank2, u2, core }: HeadCore,
   { heads, headSize }: HeadSizes,
 ): Promise<Float64Array> {
-  return matmul(core, u2, { m: rank1 * heads, k: rank2, n: headSize, transposeB: true });
+  const expanded = await matmul(core, u2, { m: rank1 * heads, k: rank2, n: headSize, transposeB: true });
+  release(core, u2);
+  return expanded;
 }

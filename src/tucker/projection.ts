@@ -5,6 +5,7 @@
  */
 import type { AttentionWeights, MatrixName } from "../attention/types.ts";
 import { plainProduct, transposed } from "../linalg/mod.ts";
+import { release } from "../release.ts";
 import { headCore, ownCore } from "./matrix_products.ts";
 import type { LayerFactors, LowRankFactors, Tucker3Factors } from "./types.ts";
 
@@ -58,15 +59,17 @@ function lowRankProjection(name: MatrixName, factors: LowRankFactors, weights: A
   const { rank: inner } = factors;
   const [left, right] = [new Float64Array(factors.left), new Float64Array(factors.right)];
   const full = { inner, rank: headSize, basis: undefined };
-  return name === "output"
-    ? { ...full, first: transposed(right, inner, hiddenSize), core: transposed(left, heads * headSize, inner) }
-    : { ...full, first: left, core: right };
+  if (name !== "output") return { ...full, first: left, core: right };
+  const turned = { first: transposed(right, inner, hiddenSize), core: transposed(left, heads * headSize, inner) };
+  release(left, right);
+  return { ...full, ...turned };
 }
 
 function denseProjection(name: MatrixName, weights: AttentionWeights): Projection {
   const { hiddenSize, heads, headSize } = weights;
   const dense = new Float64Array(weights[name]);
   const core = name === "output" ? transposed(dense, heads * headSize, hiddenSize) : dense;
+  if (core !== dense) release(dense);
   return { first: undefined, inner: hiddenSize, core, rank: headSize, basis: undefined };
 }
 

@@ -1,7 +1,8 @@
 /** Memory is given back by those who are done with it, not when the collector comes by: arrays that were released are empty. */
 import { assert, assertEquals, assertRejects } from "@std/assert/mod.js";
-import { MATRICES } from "../../src/attention/types.ts";
-import { createCpuOps, decomposeLayer, hosvd } from "../../src/tucker/mod.ts";
+import { chooseForm } from "../../src/attention/mod.ts";
+import { type FactorRole, MATRICES } from "../../src/attention/types.ts";
+import { createCpuOps, decomposeLayer, foldFactors, hosvd, reconstruct } from "../../src/tucker/mod.ts";
 import type { OpsTensor, TuckerOps } from "../../src/tucker/ops.ts";
 import type { LayerMode } from "../../src/tucker/types.ts";
 import { options, randomWeights, WHERE } from "./layers.ts";
@@ -111,5 +112,54 @@ Deno.test("a 4-D decomposition tells when it has copied the weights, and takes t
     assertEquals(copies, 1);
     assertEquals(reads, [...again], `${ranks}: error ${actual.relativeError}`);
     assertEquals(actual.relativeError, expected.relativeError);
+  }
+});
+
+/** Large float64 arrays that are made in the meantime. */
+function watchFloat64(): Disposable & { readonly made: Float64Array[] } {
+  const made: Float64Array[] = [];
+  const original = globalThis.Float64Array;
+  globalThis.Float64Array = new Proxy(original, {
+    construct(target, args, newTarget): Float64Array {
+      const array = Reflect.construct(target, args, newTarget) as Float64Array;
+      if (array.length > 1000) made.push(array);
+      return array;
+    },
+  });
+  return { made, [Symbol.dispose]: () => void (globalThis.Float64Array = original) };
+}
+
+Deno.test("what a layer is folded and reconstructed with is given back", async () => {
+  using cpu = await createCpuOps();
+  const weights = randomWeights(SIZES, 7);
+  const biases = { output: randomArray(SIZES.hiddenSize, 8) };
+  const block = {
+    ...{ layer: 0, name: "test", family: "test", ...SIZES, keyValueHeads: SIZES.heads },
+    ...{ cacheNumbersPerToken: 0, cacheNumberBytes: 4 },
+  };
+  for (const mode of ["4d-tucker", "3d-tucker", "laser"] satisfies LayerMode[]) {
+    const { factors } = await decomposeLayer(weights, options({ mode, ranks: [20, 9, 2], rank: 12, sweeps: 1 }), cpu);
+    const kind = factors.kind;
+    const form = kind === "tucker4"
+      ? chooseForm(block, kind, { r3: 2 })
+      : chooseForm(block, kind, { matrices: MATRICES });
+    const roles: FactorRole[] = form.query === "shared"
+      ? ["down", "query.b", "output.a", "up", "output.bias"]
+      : ["query.a", "query.b", "key.a", "output.a", "output.b"];
+    const slots = roles.map((role) => ({
+      layer: 0,
+      role,
+      name: role,
+      shape: ["m", "n"].slice(role.endsWith("bias") ? 1 : 0),
+    }));
+    using watched = watchFloat64();
+    const tensors = foldFactors(factors, biases, weights, form, slots);
+    assert(watched.made.length > 2, `${mode}: ${watched.made.length}`);
+    assertEquals(watched.made.map(({ length }) => length).filter((length) => length > 0), [], `${mode}, folded`);
+    for (const [name, { data }] of tensors) assert(data.every(Number.isFinite) && data.length > 0, name);
+    watched.made.splice(0);
+    const dense = await reconstruct(factors, weights);
+    assertEquals(watched.made.map(({ length }) => length).filter((length) => length > 0), [], `${mode}, reconstructed`);
+    assertEquals(dense.query.length, weights.query.length);
   }
 });
