@@ -16,6 +16,13 @@ import { Readback } from "./readback.ts";
 /** An H200 runs some 300 of the largest workgroups at once; software runs one on each core. */
 const PARALLEL = { gpu: 512, software: 8 };
 
+/**
+ * Bytes of a buffer at most: what Vulkan guarantees of one allocation, since WebGPU doesn't tell what this one's are
+ * (`maxMemoryAllocationSize`); larger arrays take several buffers. wgpu says 2⁶⁴ − 1 of every NVIDIA GPU under Linux: no allocation
+ * of that size exists, and Deno refuses to be asked for more than 2⁵³ − 1, so that there would be no device at all.
+ */
+const LARGEST_BUFFER = 2 ** 30;
+
 /** Options of {@linkcode openDevice}. */
 export interface DeviceOptions {
   /** Whether a software adapter will do; the default is no: it isn't a GPU, and slower than the CPU's own libraries. */
@@ -66,7 +73,7 @@ export class GpuDevice implements Disposable {
 }
 
 /**
- * Opens the most capable adapter with all of its limits.
+ * Opens the most capable adapter with its limits.
  *
  * @throws TuckerdError `unavailable` if there is no adapter, or only a software one and that isn't allowed; `failed` if the
  * adapter gives no device
@@ -91,7 +98,7 @@ export async function openDevice(options: DeviceOptions = {}): Promise<GpuDevice
   }
   const limits: GpuLimits = {
     bindingBytes: capped(adapter.limits.maxStorageBufferBindingSize, options.limits?.bindingBytes),
-    bufferBytes: capped(adapter.limits.maxBufferSize, options.limits?.bufferBytes),
+    bufferBytes: capped(requiredLimits(adapter.limits).maxBufferSize, options.limits?.bufferBytes),
     workgroupsPerDimension: Math.min(
       adapter.limits.maxComputeWorkgroupsPerDimension,
       options.limits?.workgroupsPerDimension ?? Infinity,
@@ -104,14 +111,21 @@ export async function openDevice(options: DeviceOptions = {}): Promise<GpuDevice
   return new GpuDevice(device, adapter, limits);
 }
 
+/** The limits that a device is asked for: those of its adapter, as far as they are used. */
+export function requiredLimits(
+  { maxStorageBufferBindingSize, maxBufferSize }: Pick<
+    GPUSupportedLimits,
+    "maxStorageBufferBindingSize" | "maxBufferSize"
+  >,
+): Record<"maxStorageBufferBindingSize" | "maxBufferSize", number> {
+  return { maxStorageBufferBindingSize, maxBufferSize: Math.min(maxBufferSize, LARGEST_BUFFER) };
+}
+
 async function requestDevice(adapter: GPUAdapter): Promise<GPUDevice> {
   try {
     return await adapter.requestDevice({
       label: "tuckerd",
-      requiredLimits: {
-        maxStorageBufferBindingSize: adapter.limits.maxStorageBufferBindingSize,
-        maxBufferSize: adapter.limits.maxBufferSize,
-      },
+      requiredLimits: requiredLimits(adapter.limits),
     });
   } catch (error) {
     throw new TuckerdError("failed", `GPU ${describeAdapter(adapter.info)} gave no device: ${error}`, { cause: error });

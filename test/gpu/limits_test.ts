@@ -4,6 +4,7 @@
  * @module
  */
 import { assert, assertEquals } from "@std/assert/mod.js";
+import { openDevice, requiredLimits } from "../../src/gpu/device.ts";
 import { createGpuOps } from "../../src/tucker/gpu_ops.ts";
 import type { TuckerOps } from "../../src/tucker/ops.ts";
 import { randomArray } from "../tucker/random.ts";
@@ -122,4 +123,34 @@ Deno.test({ name: "sizes of zero give empty results and zero sums", ignore: skip
   assertEquals(await ops.read(product), new Float32Array(24));
   using outer = ops.matmul(matrix, matrix, { transposeA: true });
   assertEquals(await ops.read(outer), new Float32Array(16));
+});
+
+Deno.test("a device is asked for limits that Deno takes, whatever wgpu says of an adapter", () => {
+  const nvidia = { maxStorageBufferBindingSize: 2 ** 31 - 1, maxBufferSize: 2 ** 64 }; // u64::MAX, as a number
+  assertEquals(requiredLimits(nvidia), { maxStorageBufferBindingSize: 2 ** 31 - 1, maxBufferSize: 2 ** 30 });
+  const mesa = { maxStorageBufferBindingSize: 2 ** 27, maxBufferSize: 2 ** 29 };
+  assertEquals(requiredLimits(mesa), mesa);
+});
+
+Deno.test({ name: "an adapter without a limit to its buffers gives a device", ignore: skipGpu }, async () => {
+  const { requestAdapter } = navigator.gpu;
+  const asked: Record<string, number>[] = [];
+  navigator.gpu.requestAdapter = async (options): Promise<GPUAdapter> => {
+    const adapter = (await requestAdapter.call(navigator.gpu, options))!;
+    const { info, limits } = adapter;
+    const { maxStorageBufferBindingSize, maxComputeWorkgroupsPerDimension } = limits;
+    const requestDevice = (descriptor?: GPUDeviceDescriptor): Promise<GPUDevice> => {
+      asked.push(descriptor!.requiredLimits as Record<string, number>);
+      return adapter.requestDevice(descriptor);
+    };
+    const unlimited = { maxBufferSize: 2 ** 64, maxStorageBufferBindingSize, maxComputeWorkgroupsPerDimension };
+    return { info, limits: unlimited, requestDevice } as unknown as GPUAdapter;
+  };
+  try {
+    using device = await openDevice({ allowFallbackAdapter: true });
+    assertEquals(device.limits.bufferBytes, 2 ** 30);
+    assertEquals(asked.map(({ maxBufferSize }) => maxBufferSize), [2 ** 30]);
+  } finally {
+    navigator.gpu.requestAdapter = requestAdapter;
+  }
 });
