@@ -15,7 +15,9 @@ export {
   structureKey,
   withMergedOutput,
 } from "./form.ts";
-export { type LaterWeights, repeatsDiffer, repeatsHeads, rewriteDense } from "./rewrite/dense.ts";
+export { rewriteDense } from "./rewrite/dense.ts";
+export type { LaterWeights } from "./rewrite/dense_tensors.ts";
+export { repeatsDiffer, repeatsHeads } from "./rewrite/repeats_differ.ts";
 export { type FactoredModel, type FactorSource, rewriteFactored } from "./rewrite/factored.ts";
 export { type ExtractedWeights, extractWeights } from "./weights.ts";
 export * from "./types.ts";
