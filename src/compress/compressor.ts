@@ -10,31 +10,25 @@ import { TuckerdError } from "../errors.ts";
 import { loadModel, type OnnxModel } from "../onnx/model.ts";
 import { parseLayers } from "../tucker/mod.ts";
 import type { CompressedModel, CompressionReport } from "./artifact.ts";
-import { chooseTasks, type ChosenTasks, type SpectrumSource } from "./choose.ts";
-import { ContentDigests, withoutPlace } from "./content_digests.ts";
+import { chooseTasks, type ChosenTasks } from "./choose.ts";
 import { type CompressedLayer, type CompressedMatrix, compressedMatrix, type Decomposed } from "./decomposed.ts";
 import type { FactorFile } from "./factor_file.ts";
 import { type CacheKind, GraphMaker, type WrittenGraph } from "./graphs.ts";
 import { fromFactorFile, type StoredLayer } from "./layer_file.ts";
-import {
-  type KeptTask,
-  type LayerTask,
-  type MatrixTask,
-  type SingularValuesTask,
-  type SpectrumTask,
-  taskKey,
-} from "./layer_task.ts";
-import { fromMatrixFile, fromSingularValuesFile, type StoredMatrix } from "./matrix_file.ts";
-import { digestFiles, type ModelFolder } from "./model_folder.ts";
+import type { KeptTask, LayerTask, MatrixTask } from "./layer_task.ts";
+import { fromMatrixFile, type StoredMatrix } from "./matrix_file.ts";
+import type { ModelFolder } from "./model_folder.ts";
 import type { CompressionOptions } from "./options.ts";
 import { type LayerPlan, planLayers } from "./plan.ts";
 import { type CompressionPreview, previewOf } from "./preview.ts";
 import { LayerProgress } from "./progress.ts";
 import { makeReport, type ReportSources } from "./report.ts";
+import { resultKeys } from "./result_keys.ts";
 import { sketched } from "./sketch.ts";
-import { fromSpectrumFile, type LayerSpectrum } from "./spectrum_file.ts";
+import type { LayerSpectrum } from "./spectrum_file.ts";
+import { spectrumSource } from "./spectrum_source.ts";
 import { TaskRunner, type TaskRunnerOptions } from "./task_runner.ts";
-import { externalFiles, graphSource } from "./weight_files.ts";
+import { graphSource } from "./weight_files.ts";
 
 /** What a compressor works with. */
 export interface CompressorOptions extends TaskRunnerOptions {
@@ -103,7 +97,7 @@ export class Compressor {
         { fields: { skipped: found.skipped, operators: found.operators } },
       );
     }
-    return new Compressor(folder, { model, found, keyOf: await keysOf(model, found, options) }, options);
+    return new Compressor(folder, { model, found, keyOf: await resultKeys({ model, found }, options) }, options);
   }
 
   /** Every softmax and attention operator of the graph, and what became of it. */
@@ -225,7 +219,7 @@ export class Compressor {
   async preview(options: CompressionOptions): Promise<CompressionPreview> {
     const plans = this.plan(options);
     const tasks = await this.#tasks(plans, options);
-    const source = this.#spectrumSource(options);
+    const source = spectrumSource(this.#runner, options);
     const tensors = tasks.layers.filter(({ matrixRanks }) => matrixRanks === undefined);
     const ownFactors = tensors.some(({ mode }) => mode === "3d-tucker");
     const spectra = await source.layers(tensors.map(({ layer }) => layer), ownFactors);
@@ -247,7 +241,7 @@ export class Compressor {
     options: Pick<CompressionOptions, "layout" | "balance" | "layers">,
   ): Promise<readonly SpectrumOfLayer[]> {
     const blocks = parseLayers(options.layers, this.blocks.length).map((layer) => this.blocks[layer]!);
-    const spectra = await this.#spectrumSource({ ...options, matrices: undefined })
+    const spectra = await spectrumSource(this.#runner, { ...options, matrices: undefined })
       .layers(blocks.map((block) => block.layer), false);
     return blocks.map((block, i) => ({ block, spectrum: spectra[i]! }));
   }
@@ -257,53 +251,8 @@ export class Compressor {
     options: CompressionOptions,
     signal?: AbortSignal,
   ): Promise<ChosenTasks> {
-    return await chooseTasks(plans, options, this.#spectrumSource(options, signal));
+    return await chooseTasks(plans, options, spectrumSource(this.#runner, options, signal));
   }
-
-  #spectrumSource(
-    { layout, balance, matrices: subset }: Pick<CompressionOptions, "layout" | "balance" | "matrices">,
-    signal?: AbortSignal,
-  ): SpectrumSource {
-    return {
-      layers: (layers, allModes) =>
-        this.#runner.run(
-          layers.map((layer): SpectrumTask => ({
-            task: "spectrum",
-            layer,
-            layout,
-            balance,
-            allModes,
-            ...(subset === undefined || !allModes ? {} : { matrices: subset }),
-          })),
-          { decode: (_task, file, where) => fromSpectrumFile(file, where), signal },
-        ),
-      matrices: (matrices) =>
-        this.#runner.run(
-          matrices.map(({ layer, index, matrix }): SingularValuesTask => ({
-            task: "singular-values",
-            layer,
-            index,
-            matrix,
-          })),
-          { decode: (_task, file, where) => fromSingularValuesFile(file, where), signal },
-        ),
-    };
-  }
-}
-
-/** How results are named: by the digest of the model's files, which needs no weight read, or by that of the layer's weights. */
-async function keysOf(
-  model: OnnxModel,
-  found: FoundAttention,
-  { device, sharesLayers }: CompressorOptions,
-): Promise<(task: KeptTask) => string> {
-  if (sharesLayers === true) {
-    const digests = new ContentDigests(model, found);
-    return (task) => taskKey(digests.of(task), device, withoutPlace(task));
-  }
-  const files = [model, ...model.firstCall === undefined ? [] : [model.firstCall]];
-  const digest = await digestFiles(files.flatMap((file) => [file.path, ...externalFiles(file)]));
-  return (task) => taskKey(digest, device, task);
 }
 
 type Result =

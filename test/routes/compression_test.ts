@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes } from "@std/assert/mod.js";
 import { TuckerdError } from "../../src/errors.ts";
-import { fakeReport } from "../support/fake_services.ts";
+import { fakeReport } from "../support/fake_model.ts";
 import { serve } from "../support/http.ts";
 
 Deno.test("the report is that of the serving generation, or of the one picked", async () => {
