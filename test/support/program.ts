@@ -74,7 +74,11 @@ export class ServerProcess implements AsyncDisposable {
     const { pid } = this.#process;
     const lists = [];
     for await (const thread of Deno.readDir(`/proc/${pid}/task`)) {
-      lists.push(await Deno.readTextFile(`/proc/${pid}/task/${thread.name}/children`));
+      try {
+        lists.push(await Deno.readTextFile(`/proc/${pid}/task/${thread.name}/children`));
+      } catch (error) {
+        if (!(error instanceof Deno.errors.NotFound)) throw error; // the thread has ended since it was listed
+      }
     }
     return lists.join(" ").split(/\s+/).filter((text) => text !== "").map(Number);
   }
