@@ -187,49 +187,61 @@ function bestAtPrice({ errors, cost }: RankedTable, price: number): RankChoice {
 
 /** Raises single ranks, the one first that gains most energy per parameter, as long as the budget allows. */
 function spendRest(layers: readonly LayerTables[], start: readonly TableChoice[], budget: number): TableChoice[] {
-  const choices = [...start];
-  let left = budget - choices.reduce((sum, choice) => sum + choice.parameters, 0);
-  for (;;) {
-    let best: { readonly layer: number; readonly choice: TableChoice; readonly gain: number } | undefined;
-    for (const [layer, { tables }] of layers.entries()) {
-      const current = choices[layer]!;
-      const { table } = current;
-      const { errors, cost } = tables[table]!;
-      for (const mode of [0, 1, 2]) {
-        const ranks = current.ranks.with(mode, current.ranks[mode]! + 1) as unknown as Ranks;
-        if (ranks[mode]! > errors.sizes[mode]!) continue;
-        const choice = { ...choiceOf(errors, cost, ranks), table };
-        const extra = choice.parameters - current.parameters;
-        const gain = (choice.energy - current.energy) / extra;
-        if (extra <= left && gain > (best?.gain ?? 0)) best = { layer, choice, gain };
-      }
-    }
-    if (best === undefined) return choices;
-    left -= best.choice.parameters - choices[best.layer]!.parameters;
-    choices[best.layer] = best.choice;
-  }
+  let left = budget - start.reduce((sum, choice) => sum + choice.parameters, 0);
+  return stepwise(layers, start, {
+    step: 1,
+    gain: (from, to) => {
+      const extra = to.parameters - from.parameters;
+      return extra <= left ? (to.energy - from.energy) / extra : 0;
+    },
+    taken: (from, to) => left -= to.parameters - from.parameters,
+  });
 }
 
 /** Lowers single ranks, the one first that saves most parameters per energy, as long as there is energy to spare. */
 function giveBack(layers: readonly LayerTables[], start: readonly TableChoice[], spare: number): TableChoice[] {
+  return stepwise(layers, start, {
+    step: -1,
+    gain: (from, to) => {
+      const lost = from.energy - to.energy;
+      return lost <= spare ? (from.parameters - to.parameters) / Math.max(lost, Number.MIN_VALUE) : 0;
+    },
+    taken: (from, to) => spare -= from.energy - to.energy,
+  });
+}
+
+/** How single ranks are changed one after the other. */
+interface Steps {
+  readonly step: 1 | -1;
+  /** What a change is worth; nothing at 0 or less. */
+  readonly gain: (from: TableChoice, to: TableChoice) => number;
+  /** Told of every change that is made. */
+  readonly taken: (from: TableChoice, to: TableChoice) => void;
+}
+
+/** Changes the single rank that gains most, again and again until none gains anything. */
+function stepwise(
+  layers: readonly LayerTables[],
+  start: readonly TableChoice[],
+  { step, gain, taken }: Steps,
+): TableChoice[] {
   const choices = [...start];
   for (;;) {
     let best: { readonly layer: number; readonly choice: TableChoice; readonly gain: number } | undefined;
     for (const [layer, { tables }] of layers.entries()) {
       const current = choices[layer]!;
-      const { table } = current;
-      const { errors, cost } = tables[table]!;
-      for (const mode of [0, 1, 2]) {
-        if (current.ranks[mode] === 1) continue;
-        const ranks = current.ranks.with(mode, current.ranks[mode]! - 1) as unknown as Ranks;
-        const choice = { ...choiceOf(errors, cost, ranks), table };
-        const lost = current.energy - choice.energy;
-        const gain = (current.parameters - choice.parameters) / Math.max(lost, Number.MIN_VALUE);
-        if (lost <= spare && gain > (best?.gain ?? 0)) best = { layer, choice, gain };
+      const { errors, cost } = tables[current.table]!;
+      for (const mode of [0, 1, 2] as const) {
+        const rank = current.ranks[mode] + step;
+        if (rank < 1 || rank > errors.sizes[mode]!) continue;
+        const ranks = current.ranks.with(mode, rank) as unknown as Ranks;
+        const choice = { ...choiceOf(errors, cost, ranks), table: current.table };
+        const worth = gain(current, choice);
+        if (worth > (best?.gain ?? 0)) best = { layer, choice, gain: worth };
       }
     }
     if (best === undefined) return choices;
-    spare -= choices[best.layer]!.energy - best.choice.energy;
+    taken(choices[best.layer]!, best.choice);
     choices[best.layer] = best.choice;
   }
 }
