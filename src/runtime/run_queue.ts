@@ -32,7 +32,7 @@ export class RunQueue {
   /** Starts a run, or rejects with `overloaded` and `retryAfterSeconds` if as many as allowed are pending. */
   async add<Result>(run: () => Promise<Result>): Promise<Result> {
     if (this.#pending >= this.#limit) {
-      const retryAfterSeconds = Math.max(1, Math.ceil(this.#pending * this.#secondsPerRun));
+      const retryAfterSeconds = Math.ceil(this.#pending * this.#secondsPerRun);
       throw new TuckerdError(
         "overloaded",
         `${this.#pending} inference runs are pending, the most that may wait; try again in ${retryAfterSeconds} s`,

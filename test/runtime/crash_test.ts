@@ -40,3 +40,12 @@ Deno.test("crash: a worker that keeps dying is left dead and says so; other stru
   const x: HostTensor = { type: "float32", shape: [1, 3], data: new Float32Array([1, 2, 3]) };
   assertEquals([...(await engine.run(2, { x }))["y"]!.data], [6]);
 });
+
+Deno.test("crash: a worker that answers between its deaths is started again, however often it dies", async () => {
+  await using engine = await createEngine({ provider: "cpu", startWorker: puppets("mortal") });
+  await engine.install(1, projectionModel(2, [[1], [1]]));
+  for (let death = 0; death < 4; death++) {
+    await assertRejects(() => engine.run(1, { x: pair(CRASH, 0) }), TuckerdError, "planted crash");
+    assertEquals([...(await engine.run(1, { x: pair(1, 2) }))["y"]!.data], [3]);
+  }
+});

@@ -114,6 +114,11 @@ Deno.test("engine: a generation can't be installed twice", async () => {
   await assertRejects(() => engine.install(1, projectionModel(2, [[2], [2]])), RangeError);
   await assertRejects(() => engine.install(1, projectionModel(3, [[2], [2], [2]])), RangeError);
   assertEquals([...(await engine.run(1, { x: column(1, 2) }))["y"]!.data], [3]);
+  // Nor while it is on its way.
+  const [first, second] = [1, 2].map((factor) => engine.install(2, projectionModel(2, [[factor], [factor]])));
+  await assertRejects(() => second!, RangeError, "installed already");
+  await first;
+  assertEquals([...(await engine.run(2, { x: column(1, 2) }))["y"]!.data], [3]);
 });
 
 Deno.test("engine: inputs that don't fit are invalid and say what the model takes", async () => {
@@ -127,6 +132,7 @@ Deno.test("engine: inputs that don't fit are invalid and say what the model take
     [{ x: { ...fits, shape: [2] } }, "takes shape [batch, 2], got [2]"],
     [{ x: { type: "int32", shape: [1, 2], data: new Int32Array(2) } }, "takes float32, got int32"],
     [{ x: { ...fits, shape: [3, 2] } }, "needs 6 elements, got 2"],
+    [{ x: { ...column(1, 2, 3), shape: [1, 2] } }, "needs 2 elements, got 3"],
   ];
   for (const [inputs, text] of wrong) {
     const error = await assertRejects(() => engine.run(1, inputs), TuckerdError, text);

@@ -85,3 +85,19 @@ Deno.test("a watcher that goes away stops being told", async () => {
   end.resolve({ generation: 5, report });
   await jobs.finished(job.id);
 });
+
+Deno.test("the end is one step more than the layers, and a layer more than was foretold is counted", async () => {
+  const jobs = new Jobs();
+  const { work, progress, end } = stepped();
+  const { id } = jobs.start({}, work);
+  const tell = await progress;
+  tell.begin(2);
+  const seen = ["a", "b", "c"].map((name, layer) => {
+    tell.layer({ layer, name, relativeError: 0.5 });
+    const { progress, layers } = jobs.get(id);
+    return [progress, layers.done, layers.total];
+  });
+  assertEquals(seen, [[1 / 3, 1, 2], [2 / 3, 2, 2], [3 / 4, 3, 3]]);
+  end.resolve({ generation: 2, report });
+  assertEquals((await jobs.finished(id)).progress, 1);
+});

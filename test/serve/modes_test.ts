@@ -3,25 +3,16 @@ import { assert, assertEquals } from "@std/assert/mod.js";
 import { createApp } from "../../routes/app.ts";
 import { CompressionPreview } from "../../routes/schemas/compression.ts";
 import { Report } from "../../routes/schemas/report.ts";
-import { ModelServer } from "../../src/serve/server.ts";
+import { bertQaFolder } from "../support/bert_qa.ts";
+import { serve } from "../support/served.ts";
 
-const folder = new URL("../testdata/serving/bert-qa/", import.meta.url).pathname;
 const question = {
   question: "Where was Marta born?",
   context: "Marta was born in Osterby and moved to Varna in 1960.",
 };
 
 Deno.test("modes, matrices, rates and budgets over HTTP", async (test) => {
-  await using server = new ModelServer({
-    model: folder,
-    compression: { mode: "none" },
-    device: "cpu",
-    inference: "cpu",
-    cacheFolder: undefined,
-    queue: 64,
-    generations: 8,
-  }, "test");
-  await server.ready;
+  await using server = await serve(bertQaFolder);
   const app = createApp(server, { loopback: true });
   const post = async (path: string, body: unknown): Promise<{ status: number; body: Record<string, unknown> }> => {
     const response = await app.request(path, {

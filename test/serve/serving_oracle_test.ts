@@ -3,9 +3,8 @@
  */
 import { assert, assertEquals } from "@std/assert/mod.js";
 import { createApp } from "../../routes/app.ts";
-import { ModelServer } from "../../src/serve/server.ts";
-
-const folder = new URL("../testdata/serving/bert-qa/", import.meta.url).pathname;
+import { bertQaFolder } from "../support/bert_qa.ts";
+import { serve } from "../support/served.ts";
 
 interface Expected {
   readonly answer: string;
@@ -22,7 +21,7 @@ type Case =
     readonly [K in Variant]?: readonly Expected[];
   };
 
-const expected = JSON.parse(await Deno.readTextFile(`${folder}expected.json`)) as { cases: readonly Case[] };
+const expected = JSON.parse(await Deno.readTextFile(`${bertQaFolder}expected.json`)) as { cases: readonly Case[] };
 
 const parameters: Record<Variant, Record<string, unknown>> = {
   answer: {},
@@ -42,16 +41,7 @@ async function post(app: ReturnType<typeof createApp>, path: string, body: unkno
 }
 
 Deno.test("POST / answers every case as Hugging Face's pipeline does, before and after compression", async (test) => {
-  await using server = new ModelServer({
-    model: folder,
-    compression: { mode: "none" },
-    device: "cpu",
-    inference: "cpu",
-    cacheFolder: undefined,
-    queue: 64,
-    generations: 8,
-  }, "test");
-  await server.ready;
+  await using server = await serve(bertQaFolder);
   const app = createApp(server, { loopback: true });
 
   async function compare(variant: Variant, offsets: "code_points" | "utf16"): Promise<void> {
