@@ -23,6 +23,8 @@ export interface SubspaceProblem {
   readonly rank: number;
   /** G @ block, both n × rank. */
   product(block: Float32Array): Promise<Float32Array>;
+  /** 2 (scale·G @ current − current) − before, where that is to be had in one go. */
+  step?(current: Float32Array, before: Float32Array, scale: number): Promise<Float32Array> | undefined;
 }
 
 /** The largest degree of a filter: higher ones gain less than another round with a better cut. */
@@ -57,21 +59,34 @@ export async function filteredBasis(
   { basis, image: known, columns = "any" }: FilterStart,
 ): Promise<Float64Array | undefined> {
   const { n, rank } = problem;
-  let before = new Float32Array(basis);
+  let before: Float32Array = new Float32Array(basis);
   const image = known ?? await problem.product(before);
   const { least, most } = extremes(before, image, rank);
   if (!(least > SMALLEST_CUT * most)) return undefined;
   const scale = 2 / least;
-  let current = new Float32Array(image.length);
+  let current: Float32Array = new Float32Array(image.length);
   for (let i = 0; i < image.length; i++) current[i] = scale * image[i]! - before[i]!;
   const degree = Math.floor(Math.acosh(MOST_GROWTH[columns]) / Math.acosh(2 * most / least - 1));
   for (let products = 2; products <= Math.min(degree, MOST_PRODUCTS); products++) {
-    const next = await problem.product(current);
-    for (let i = 0; i < next.length; i++) before[i] = 2 * (scale * next[i]! - current[i]!) - before[i]!;
-    [before, current] = [current, before];
+    [before, current] = [current, await nextBlock(problem, { current, before, scale })];
   }
   const filtered = await orthonormalBlock(current, n, rank);
   return filtered === undefined && columns !== "any" ? await filteredBasis(problem, { basis, image }) : filtered;
+}
+
+interface LastBlocks {
+  readonly current: Float32Array;
+  readonly before: Float32Array;
+  readonly scale: number;
+}
+
+/** The recurrence of the polynomials; `before` isn't needed afterwards. */
+async function nextBlock(problem: SubspaceProblem, { current, before, scale }: LastBlocks): Promise<Float32Array> {
+  const known = problem.step?.(current, before, scale);
+  if (known !== undefined) return await known;
+  const next = await problem.product(current);
+  for (let i = 0; i < next.length; i++) before[i] = 2 * (scale * next[i]! - current[i]!) - before[i]!;
+  return before;
 }
 
 /** Smallest and largest diagonal entry of UᵀGU. */

@@ -4,30 +4,30 @@
  *
  * @module
  */
-import { InferenceSession, Tensor } from "../onnx_runtime.ts";
-import { type ElementType, productModel } from "./product_model.ts";
-import { availableThreads } from "../machine.ts";
+import type { SmallGraph } from "./graph_model.ts";
+import { type FloatArray, runGraph } from "./graph_runner.ts";
 
-/** Float arrays that a product takes; both operands have the same type, and so has the result. */
-export type FloatArray = Float32Array | Float64Array;
+export type { FloatArray };
 
-/** Sizes of a product op(a) m×k times op(b) k×n, and how the operands are stored. */
-export interface ProductShape {
-  readonly m: number;
-  readonly k: number;
-  readonly n: number;
+/** Which operands are stored transposed. */
+export interface Transposes {
   /** `a` is stored k×m. */
   readonly transposeA?: boolean;
   /** `b` is stored n×k. */
   readonly transposeB?: boolean;
+}
+
+/** Sizes of a product op(a) m×k times op(b) k×n, and how the operands are stored. */
+export interface ProductShape extends Transposes {
+  readonly m: number;
+  readonly k: number;
+  readonly n: number;
   /** Number of products in a row; 1 by default. An operand that holds only one matrix is used in all of them. */
   readonly batch?: number;
 }
 
 /** Below this many multiplications a call of ONNX Runtime (tens of microseconds) costs more than plain loops. */
 const PLAIN_LIMIT = 1 << 14;
-
-let sessions: Map<string, Promise<InferenceSession>> | undefined;
 
 /**
  * op(a) @ op(b), in the precision of the operands. float32 sums over k are float32 sums.
@@ -39,20 +39,32 @@ export async function matmul<T extends FloatArray>(a: T, b: T, shape: ProductSha
   const batchA = operandBatch("a", a.length, m * k, batch);
   const batchB = operandBatch("b", b.length, k * n, batch);
   if (batch * m * k * n <= PLAIN_LIMIT) return plainProduct(a, b, shape);
-  const type: ElementType = a instanceof Float32Array ? "float32" : "float64";
-  if (type === "float64" && batch > 1 && (transposeA || transposeB)) return await eachAlone(a, b, shape);
-  const session = await sessionFor(type, transposeA, transposeB);
+  const float64 = a instanceof Float64Array;
+  if (float64 && batch > 1 && (transposeA || transposeB)) return await eachAlone(a, b, shape);
   const dimsA = transposeA ? [k, m] : [m, k];
   const dimsB = transposeB ? [n, k] : [k, n];
-  const result = new (a.constructor as new (length: number) => T)(batch * m * n);
-  const rows = batchA > 1 || batchB > 1 ? [batch, m, n] : [m, n];
-  // the result's memory is handed over: what ONNX Runtime allocates itself, it copies
-  const output = { y: new Tensor(type, result, rows) };
-  await session.run({
-    a: new Tensor(type, a, batchA > 1 ? [batchA, ...dimsA] : dimsA),
-    b: new Tensor(type, b, batchB > 1 ? [batchB, ...dimsB] : dimsB),
-  }, output);
-  return result;
+  return await runGraph(
+    `product ${float64 ? "float64" : "float32"}${transposeA ? " aT" : ""}${transposeB ? " bT" : ""}`,
+    () => productGraph(float64, { transposeA, transposeB }),
+    {
+      a: { data: a, dims: batchA > 1 ? [batchA, ...dimsA] : dimsA },
+      b: { data: b, dims: batchB > 1 ? [batchB, ...dimsB] : dimsB },
+    },
+    batchA > 1 || batchB > 1 ? [batch, m, n] : [m, n],
+  );
+}
+
+/**
+ * y = op(a) @ op(b). float32 uses com.microsoft's FusedMatMul, which transposes without a copy and broadcasts leading dimensions. float64
+ * has no such kernel: Gemm where an operand is transposed (matrices only), MatMul otherwise.
+ */
+function productGraph(float64: boolean, { transposeA, transposeB }: Required<Transposes>): SmallGraph {
+  const transposed = transposeA || transposeB;
+  const own = !float64 && transposed;
+  const operator = own ? "FusedMatMul" : transposed ? "Gemm" : "MatMul";
+  const attributes = transposed ? { transA: Number(transposeA), transB: Number(transposeB) } : {};
+  const nodes = [{ operator, inputs: ["a", "b"], output: "y", own, attributes }];
+  return { type: float64 ? "float64" : "float32", inputs: ["a", "b"], nodes, output: "y" };
 }
 
 /** Several float64 products with a transposed operand: Gemm takes one at a time. */
@@ -72,26 +84,6 @@ function operandBatch(name: string, length: number, size: number, batch: number)
     throw new RangeError(`matmul: operand ${name} has ${length} numbers; expected ${size} or ${batch} times as many`);
   }
   return length === size ? 1 : batch;
-}
-
-/** One session per type and pair of transposes, made at first use; a failed creation is forgotten. */
-function sessionFor(type: ElementType, transposeA: boolean, transposeB: boolean): Promise<InferenceSession> {
-  sessions ??= new Map();
-  const key = `${type}${transposeA ? " aT" : ""}${transposeB ? " bT" : ""}`;
-  const known = sessions.get(key);
-  if (known !== undefined) return known;
-  const created = InferenceSession.create(productModel(type, { transposeA, transposeB }), {
-    executionProviders: ["cpu"],
-    intraOpNumThreads: availableThreads(),
-    enableCpuMemArena: false,
-    // Threads that spin for work between the many short calls take the cores from whoever needs them: on busy cores,
-    // decompositions took five to ten times as long.
-    extra: { session: { intra_op: { allow_spinning: "0" } } },
-    graphOptimizationLevel: "disabled",
-  });
-  sessions.set(key, created);
-  created.catch(() => sessions?.delete(key));
-  return created;
 }
 
 /** The product by plain loops, summed in float64. */

@@ -5,6 +5,8 @@
  */
 export * from "./block_subspace.ts";
 export * from "./dots.ts";
+export * from "./graph_model.ts";
+export * from "./graph_runner.ts";
 export * from "./matmul.ts";
 export * from "./noise.ts";
 export * from "./orthonormal.ts";

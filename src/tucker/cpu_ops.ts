@@ -4,12 +4,13 @@
  *
  * @module
  */
-import { addDots, type FloatArray, matmul, transposed } from "../linalg/mod.ts";
+import { type FloatArray, type GraphNode, matmul, runGraph, type SmallGraph, transposed } from "../linalg/mod.ts";
 import { release } from "../release.ts";
-import type { OpsTensor, TuckerOps } from "./ops.ts";
+import { modeGram, type ModeSizes } from "./cpu_gram.ts";
+import type { FilterStep, OpsTensor, TuckerOps } from "./ops.ts";
 
 /** `TuckerOps` with arrays of another precision on the host side. */
-export interface PreciseOps<T extends FloatArray> extends Omit<TuckerOps, "tensor" | "adopt" | "read"> {
+export interface PreciseOps<T extends FloatArray> extends Omit<TuckerOps, "tensor" | "adopt" | "read" | "filterStep"> {
   /** Copies host data in. */
   tensor(data: T, shape: readonly number[]): OpsTensor;
   /** Takes host data over. */
@@ -20,7 +21,7 @@ export interface PreciseOps<T extends FloatArray> extends Omit<TuckerOps, "tenso
 
 /** float32 operations on the CPU. */
 export function createCpuOps(): Promise<TuckerOps> {
-  return Promise.resolve(new CpuOps(Float32Array));
+  return Promise.resolve(new Float32Ops());
 }
 
 /** The same operations in float64. */
@@ -29,13 +30,6 @@ export function createFloat64Ops(): PreciseOps<Float64Array> {
 }
 
 type ArrayType<T> = new (source: number | ArrayLike<number>) => T;
-
-/** Longest sum that is left to float32: longer ones are cut, and the pieces added in float64. */
-const SUM_LENGTH = 1024;
-/** Numbers of partial Gram matrices that are held at once. */
-const PARTIAL_GRAMS = 1 << 24;
-/** Up to this size a Gram matrix is memory-bound, and plain float64 loops over the data are as fast as a product. */
-const SMALL_GRAM = 8;
 
 /**
  * Numbers that may still be under computation; an error surfaces at whoever awaits them. Their memory is given back when their tensor
@@ -98,7 +92,7 @@ class CpuOps<T extends FloatArray> implements PreciseOps<T> {
   }
 
   read(tensor: OpsTensor): Promise<T> {
-    return this.#with([tensor], (data) => new this.#type(data));
+    return this.with([tensor], (data) => new this.#type(data));
   }
 
   reshape(tensor: OpsTensor, shape: readonly number[]): OpsTensor {
@@ -115,7 +109,7 @@ class CpuOps<T extends FloatArray> implements PreciseOps<T> {
         `modeProduct: mode ${mode} of [${tensor.shape}] needs a matrix of ${length} rows, got ${rows}`,
       );
     }
-    const product = this.#with([tensor, matrix], (data, factor) => {
+    const product = this.with([tensor, matrix], (data, factor) => {
       if (inner === 1) return matmul(data, factor, { m: outer, k: length, n: columns });
       const left = transposed(factor, rows, columns);
       return matmul(left, data, { m: columns, k: length, n: inner, batch: outer });
@@ -125,13 +119,7 @@ class CpuOps<T extends FloatArray> implements PreciseOps<T> {
 
   async gram(tensor: OpsTensor, mode: number): Promise<Float64Array> {
     const sizes = modeSizes("gram", tensor.shape, mode);
-    return await this.#with([tensor], async (data) => {
-      if (sizes.length <= SMALL_GRAM) return smallGram(data, sizes);
-      return symmetrised(
-        sizes.inner === 1 ? await gramOfColumns(data, sizes) : await gramOfRows(data, sizes),
-        sizes.length,
-      );
-    });
+    return await this.with([tensor], (data) => modeGram(data, sizes));
   }
 
   matmul(
@@ -147,7 +135,7 @@ class CpuOps<T extends FloatArray> implements PreciseOps<T> {
     if (k !== inner) {
       throw new RangeError(`matmul: inner sizes must agree, got ${m}×${k} times ${inner}×${n}`);
     }
-    const product = this.#with(
+    const product = this.with(
       [a, b],
       (left, right) => matmul(left, right, { m, k, n, transposeA, transposeB }),
     );
@@ -155,7 +143,7 @@ class CpuOps<T extends FloatArray> implements PreciseOps<T> {
   }
 
   /** Computes with the numbers of tensors, which may be disposed meanwhile. The result must not share memory with them. */
-  async #with<N extends OpsTensor[], R>(
+  protected async with<N extends OpsTensor[], R>(
     tensors: readonly [...N],
     compute: (...data: { [K in keyof N]: T }) => R | Promise<R>,
   ): Promise<R> {
@@ -179,82 +167,40 @@ class CpuOps<T extends FloatArray> implements PreciseOps<T> {
   }
 }
 
-/** A tensor seen from one mode: how many numbers lie before, in and behind it. */
-interface ModeSizes {
-  readonly outer: number;
-  readonly length: number;
-  readonly inner: number;
+class Float32Ops extends CpuOps<Float32Array> implements TuckerOps {
+  constructor() {
+    super(Float32Array);
+  }
+
+  async filterStep(matrix: OpsTensor, { current, before, scale, across }: FilterStep): Promise<Float32Array> {
+    const [m, n] = matrixSizes("filterStep", matrix);
+    const rows = across ? n : m;
+    const dims = [rows, current.length / rows];
+    return await this.with([matrix], (data) =>
+      runGraph(`filter step ${across}`, () => filterGraph(across), {
+        a: { data, dims: [m, n] },
+        x: { data: current, dims },
+        p: { data: before, dims },
+        s: { data: Float32Array.of(2 * scale), dims: [1] },
+      }, dims));
+  }
 }
 
-/** Gram matrix of few rows: dot products in float64. */
-function smallGram(data: FloatArray, { outer, length, inner }: ModeSizes): Float64Array {
-  const gram = new Float64Array(length * length);
-  for (let o = 0; o < outer; o++) {
-    const start = o * length * inner;
-    const row = (j: number): FloatArray => data.subarray(start + j * inner, start + (j + 1) * inner);
-    addDots(gram, Array.from({ length }, (_, j) => row(j)));
-  }
-  return gram;
-}
-
-/** AᵀA of an outer×length matrix, cut along its rows. */
-async function gramOfColumns<T extends FloatArray>(data: T, { outer, length }: ModeSizes): Promise<Float64Array> {
-  const gram = new Float64Array(length * length);
-  const group = Math.max(1, Math.floor(PARTIAL_GRAMS / length ** 2));
-  for (let row = 0; row < outer;) {
-    const k = Math.min(SUM_LENGTH, outer - row);
-    const batch = k === SUM_LENGTH ? Math.min(group, Math.floor((outer - row) / SUM_LENGTH)) : 1;
-    const part = data.subarray(row * length, (row + batch * k) * length) as T;
-    addPieces(gram, await matmul(part, part, { m: length, k, n: length, batch, transposeA: true }));
-    row += batch * k;
-  }
-  return gram;
-}
-
-/** Sum of A Aᵀ over `outer` matrices of length×inner, cut along their columns. */
-async function gramOfRows<T extends FloatArray>(data: T, { outer, length, inner }: ModeSizes): Promise<Float64Array> {
-  const gram = new Float64Array(length * length);
-  const group = Math.max(1, Math.floor(PARTIAL_GRAMS / length ** 2));
-  for (let start = 0; start < inner; start += SUM_LENGTH) {
-    const k = Math.min(SUM_LENGTH, inner - start);
-    for (let o = 0; o < outer; o += group) {
-      const batch = Math.min(group, outer - o);
-      const whole = data.subarray(o * length * inner, (o + batch) * length * inner) as T;
-      const part = k === inner ? whole : columnsOf(whole, inner, start, k);
-      addPieces(gram, await matmul(part, part, { m: length, k, n: length, batch, transposeB: true }));
-      if (part !== whole) release(part);
-    }
-  }
-  return gram;
-}
-
-/** Columns start..start+count of a matrix with `width` columns. */
-function columnsOf<T extends FloatArray>(matrix: T, width: number, start: number, count: number): T {
-  const rows = matrix.length / width;
-  const part = new (matrix.constructor as ArrayType<T>)(rows * count);
-  for (let row = 0; row < rows; row++) {
-    part.set(matrix.subarray(row * width + start, row * width + start + count), row * count);
-  }
-  return part;
-}
-
-/** Adds all matrices of a batch to `sum`, and releases them. */
-function addPieces(sum: Float64Array, pieces: FloatArray): void {
-  for (let start = 0; start < pieces.length; start += sum.length) {
-    for (let i = 0; i < sum.length; i++) sum[i]! += pieces[start + i]!;
-  }
-  release(pieces);
-}
-
-function symmetrised(matrix: Float64Array, n: number): Float64Array {
-  for (let i = 0; i < n; i++) {
-    for (let j = 0; j < i; j++) {
-      const mean = (matrix[i * n + j]! + matrix[j * n + i]!) / 2;
-      matrix[i * n + j] = mean;
-      matrix[j * n + i] = mean;
-    }
-  }
-  return matrix;
+/** y = s·op(A) op(A)ᵀ X − 2X − P, op being a transposition where `across` is set. */
+function filterGraph(across: boolean): SmallGraph {
+  const product = (input: string, output: string, transposed: boolean): GraphNode =>
+    transposed
+      ? { operator: "FusedMatMul", own: true, inputs: ["a", input], output, attributes: { transA: 1 } }
+      : { operator: "MatMul", inputs: ["a", input], output };
+  const nodes = [
+    product("x", "once", !across),
+    product("once", "twice", across),
+    { operator: "Mul", inputs: ["twice", "s"], output: "image" },
+    { operator: "Sub", inputs: ["image", "p"], output: "rest" },
+    { operator: "Add", inputs: ["x", "x"], output: "double" },
+    { operator: "Sub", inputs: ["rest", "double"], output: "y" },
+  ];
+  return { type: "float32", inputs: ["a", "x", "p", "s"], nodes, output: "y" };
 }
 
 const size = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);

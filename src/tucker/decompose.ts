@@ -241,7 +241,7 @@ async function decomposed(
   options: PartialTuckerOptions,
   ops: TuckerOps,
 ): Promise<HooiResult> {
-  if (ops.backend === "cpu" && engine.large && !needsWhole(shape, options)) {
+  if (ops.backend === "cpu" && engine.large && !needsWhole(shape, options) && WeightTensor.takes(options)) {
     return await hooi(engine, new WeightTensor(ops, weights, options), options);
   }
   using tensor = await options.placed.tensor(engine, options, shape);

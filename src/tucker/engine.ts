@@ -10,7 +10,7 @@ import { release } from "../release.ts";
 import type { OpsTensor, TuckerOps } from "./ops.ts";
 
 /** Tensor operations with float64 factors on the host. */
-export interface TensorEngine extends Pick<TuckerOps, "modeProduct" | "gram" | "matmul" | "reshape"> {
+export interface TensorEngine extends Pick<TuckerOps, "modeProduct" | "gram" | "matmul" | "reshape" | "filterStep"> {
   /** The type of array to hand over without a conversion. */
   readonly Array: new (length: number) => FloatArray;
   /** Copies host data in, rounding to the precision of the backend. */
@@ -22,6 +22,8 @@ export interface TensorEngine extends Pick<TuckerOps, "modeProduct" | "gram" | "
   uploadWeights(data: FloatArray, shape: readonly number[], unit: number): Promise<OpsTensor>;
   /** Copies a tensor out. */
   download(tensor: OpsTensor): Promise<Float64Array>;
+  /** Copies a tensor out in float32. */
+  read(tensor: OpsTensor): Promise<Float32Array>;
   /** Relative rounding error of a sum of squares: smaller changes mean nothing. */
   readonly roundoff: number;
   /** Change of the relative error that may be left when sweeps stop, unless the caller says otherwise. */
@@ -77,6 +79,8 @@ function float32Engine(ops: TuckerOps, accuracy: Accuracy): TensorEngine {
       return small;
     },
     download: async (tensor) => new Float64Array(await ops.read(tensor)),
+    read: (tensor) => ops.read(tensor),
+    ...(ops.filterStep === undefined ? {} : { filterStep: (matrix, step) => ops.filterStep!(matrix, step) }),
   };
 }
 
@@ -92,6 +96,7 @@ function float64Engine(accuracy: Accuracy): TensorEngine {
     uploadWeights: (data, shape) =>
       Promise.resolve(ops.adopt(data instanceof Float64Array ? data : new Float64Array(data), shape)),
     download: (tensor) => ops.read(tensor),
+    read: async (tensor) => new Float32Array(await ops.read(tensor)),
   };
 }
 

@@ -121,9 +121,7 @@ class HooiRun implements Disposable {
   /** The hidden mode's factor for the others as they are. */
   async #updateHidden(): Promise<void> {
     if (!this.#isTruncated(HIDDEN)) return;
-    const once = await this.#project(HEAD_SIZE);
-    const both = this.#product(once, STACK);
-    this.#drop(once, both);
+    const both = await this.#projectSmall();
     this.#setFactor(HIDDEN, await this.#hiddenFactor(both));
     this.#drop(both);
   }
@@ -192,6 +190,16 @@ class HooiRun implements Disposable {
   async #project(mode: typeof HIDDEN | typeof HEAD_SIZE): Promise<OpsTensor> {
     const factor = this.#factors[mode];
     return factor === undefined ? this.tensor.whole! : await this.tensor.project(mode, factor.matrix);
+  }
+
+  /** The tensor projected by the factors of the small modes. */
+  async #projectSmall(): Promise<OpsTensor> {
+    const [u2, u3] = [this.#factors[HEAD_SIZE]?.matrix, this.#factors[STACK]?.matrix];
+    if (u2 !== undefined && u3 !== undefined) return await this.tensor.projectSmall({ u2, u3 });
+    const once = await this.#project(HEAD_SIZE);
+    const both = this.#product(once, STACK);
+    this.#drop(once, both);
+    return both;
   }
 
   /** tensor ×mode Uᵀ, or the tensor given where the factor is the identity. */

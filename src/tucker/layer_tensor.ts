@@ -23,8 +23,20 @@ export interface LayerTensor {
    * @param factor n × r, n being the mode's size
    */
   project(mode: typeof HIDDEN | typeof HEAD_SIZE, factor: Float64Array): Promise<OpsTensor>;
+  /**
+   * tensor ×STACK U3ᵀ ×HEAD_SIZE U2ᵀ.
+   *
+   * @param small U2 (h × r2) and U3 (S × r3)
+   */
+  projectSmall(small: SmallFactors): Promise<OpsTensor>;
   /** Gram matrix of the stack mode, S × S. */
   stackGram(): Promise<Float64Array>;
+}
+
+/** Factors of the head-size and the stack mode. */
+export interface SmallFactors {
+  readonly u2: Float64Array;
+  readonly u3: Float64Array;
 }
 
 /** A tensor that is stored as one. */
@@ -39,6 +51,13 @@ export class WholeTensor implements LayerTensor {
     const length = this.shape[mode]!;
     using matrix = this.engine.upload(factor, [length, factor.length / length]);
     return Promise.resolve(this.engine.modeProduct(this.whole, mode, matrix));
+  }
+
+  async projectSmall({ u2, u3 }: SmallFactors): Promise<OpsTensor> {
+    using once = await this.project(HEAD_SIZE, u2);
+    const stack = this.shape[STACK];
+    using matrix = this.engine.upload(u3, [stack, u3.length / stack]);
+    return this.engine.modeProduct(once, STACK, matrix);
   }
 
   stackGram(): Promise<Float64Array> {

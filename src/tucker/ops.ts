@@ -84,4 +84,21 @@ export interface TuckerOps extends Disposable {
     b: OpsTensor,
     options?: { readonly transposeA?: boolean; readonly transposeB?: boolean },
   ): OpsTensor;
+
+  /**
+   * One step of a Chebyshev filter, 2 (s·A Aᵀ X − X) − P, with A (m × n) and host blocks X and P (m × any); of Aᵀ A where `across` is
+   * set (n × any). Where it is missing, products and plain loops serve.
+   */
+  filterStep?(matrix: OpsTensor, step: FilterStep): Promise<Float32Array>;
+}
+
+/** What a step of a filter takes, besides the matrix. */
+export interface FilterStep {
+  /** X, and P, the block before it. */
+  readonly current: Float32Array;
+  readonly before: Float32Array;
+  /** s. */
+  readonly scale: number;
+  /** Aᵀ A instead of A Aᵀ. */
+  readonly across: boolean;
 }

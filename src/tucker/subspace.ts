@@ -147,7 +147,7 @@ class ModeProblem {
       return await filteredBasis(this, {
         basis: factor,
         columns,
-        image: new Float32Array(await engine.download(product)),
+        image: await engine.read(product),
       });
     }
     const right = transposed(await engine.download(before), rank, n);
@@ -162,7 +162,13 @@ class ModeProblem {
     using given = this.engine.upload(block, [n, rank]);
     using once = this.engine.matmul(this.matrix, given, { transposeA: this.left });
     using twice = this.engine.matmul(this.matrix, once, { transposeA: !this.left });
-    return new Float32Array(await this.engine.download(twice));
+    return await this.engine.read(twice);
+  }
+
+  /** A step of the filter in one go, where the engine has it and G isn't there as a matrix. */
+  step(current: Float32Array, before: Float32Array, scale: number): Promise<Float32Array> | undefined {
+    if (this.#gram !== undefined) return undefined;
+    return this.engine.filterStep?.(this.matrix, { current, before, scale, across: !this.left });
   }
 }
 

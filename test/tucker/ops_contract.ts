@@ -138,6 +138,35 @@ export function opsContract(name: string, create: () => Promise<TuckerOps>): voi
     }
   });
 
+  contract("filterStep, where there is one, equals its float64 twin both ways", async (ops) => {
+    if (ops.filterStep === undefined) return;
+    for (const [m, n, columns] of [[65, 130, 33], [130, 65, 7], [3, 4, 1]] as const) {
+      const data = randomArray(m * n, m + n);
+      using matrix = ops.tensor(data, [m, n]);
+      for (const across of [false, true]) {
+        const rows = across ? n : m;
+        const [current, before] = [randomArray(rows * columns, 3), randomArray(rows * columns, 4)];
+        const held = [current.slice(), before.slice()];
+        const actual = await ops.filterStep(matrix, { current, before, scale: 0.75, across });
+        assertEquals([current, before], held, "what went in stays as it was");
+        const at = (i: number, p: number): number => data[across ? p * n + i : i * n + p]!;
+        const expected = new Twin(rows, columns);
+        for (let i = 0; i < rows; i++) {
+          for (let k = 0; k < rows; k++) {
+            let gram = 0;
+            for (let p = 0; p < (across ? m : n); p++) gram += at(i, p) * at(k, p);
+            for (let j = 0; j < columns; j++) expected.add(i * columns + j, 1.5 * gram, current[k * columns + j]!);
+          }
+          for (let j = 0; j < columns; j++) {
+            expected.add(i * columns + j, -2, current[i * columns + j]!);
+            expected.add(i * columns + j, -1, before[i * columns + j]!);
+          }
+        }
+        assertClose(actual, expected, `${m}×${n}, ${columns} columns, across ${across}`);
+      }
+    }
+  });
+
   contract("results feed further operations without a read between", async (ops) => {
     const data = randomArray(6 * 4 * 5, 11);
     const factor = randomArray(6 * 2, 12);

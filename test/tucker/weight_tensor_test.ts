@@ -63,6 +63,25 @@ for (const layout of ["heads", "reference"] satisfies Layout[]) {
       const off = difference(await ops.read(head), expected);
       assert(off <= 1e-5, `head size: off by ${off}`);
 
+      for (const r3 of [1, stack]) {
+        const u3 = new Float64Array(randomArray(stack * r3, 7));
+        const mixed = new Float64Array(d * r3 * heads * 3);
+        const inner = heads * 3;
+        for (let a = 0; a < d; a++) {
+          for (let s = 0; s < stack; s++) {
+            for (let k = 0; k < r3; k++) {
+              for (let i = 0; i < inner; i++) {
+                mixed[(a * r3 + k) * inner + i]! += u3[s * r3 + k]! * expected[(a * stack + s) * inner + i]!;
+              }
+            }
+          }
+        }
+        using small = await tensor.projectSmall({ u2, u3 });
+        assertEquals(small.shape, [d, r3, heads, 3]);
+        const off = difference(await ops.read(small), mixed);
+        assert(off <= 2e-5, `both small modes, ${r3} of the stack: off by ${off}`);
+      }
+
       const gram = new Float64Array(stack * stack);
       const width = heads * h;
       for (let a = 0; a < d; a++) {
@@ -82,14 +101,36 @@ for (const layout of ["heads", "reference"] satisfies Layout[]) {
 
 Deno.test("a large layer ends at the same error whether its weights are copied into a tensor or not", async () => {
   using ops = await createCpuOps();
-  const weights = randomWeights({ hiddenSize: 136, heads: 32, headSize: 32 }, 72);
   const copying = { ...ops, ...bound(ops), backend: "webgpu" as const };
-  for (const given of [{ ranks: [40, 12, 2] }, { ranks: [40, 12, 4], balance: true }] as const) {
+  const small = { hiddenSize: 136, heads: 32, headSize: 32 };
+  const cases = [
+    [small, { ranks: [40, 12, 2] }],
+    [small, { ranks: [40, 12, 4], balance: true }],
+    // the hidden factor is improved by filters: of A Aᵀ (400 × 512) and of Aᵀ A (640 × 384)
+    [{ hiddenSize: 400, heads: 8, headSize: 48 }, { ranks: [150, 32, 2], sweeps: 4 }],
+    [{ hiddenSize: 640, heads: 8, headSize: 32 }, { ranks: [140, 24, 2], sweeps: 4 }],
+  ] as const;
+  for (const [sizes, given] of cases) {
+    const weights = randomWeights(sizes, 72);
     const inPlace = await decomposeLayer(weights, options(given), ops);
     const copied = await decomposeLayer(weights, options(given), copying);
     const off = Math.abs(inPlace.relativeError - copied.relativeError);
     assert(off <= 2e-6, `${given.ranks}: ${inPlace.relativeError} and ${copied.relativeError}`);
     assertEquals(inPlace.sweeps, copied.sweeps);
+  }
+});
+
+Deno.test("weights near the ends of float32's range end at the errors of the same weights at 1", async () => {
+  using ops = await createCpuOps();
+  const weights = randomWeights({ hiddenSize: 136, heads: 32, headSize: 32 }, 74);
+  const given = options({ ranks: [40, 12, 2] });
+  const { relativeError } = await decomposeLayer(weights, given, ops);
+  for (const scale of [1e-36, 1e34]) {
+    const scaled = { ...weights };
+    for (const name of MATRICES) scaled[name] = weights[name].map((value) => value * scale);
+    assert(!WeightTensor.takes({ factors: [1 / scale] }), "such weights are copied and scaled first");
+    const off = Math.abs((await decomposeLayer(scaled, given, ops)).relativeError - relativeError);
+    assert(off <= 1e-5, `at ${scale}: off by ${off}`);
   }
 });
 
