@@ -86,8 +86,8 @@ function operatorsOf(model: OnnxModel): number {
   return model.proto.graph!.node.filter(({ opType }) => opType === "GroupQueryAttention").length;
 }
 
-async function checkRandom(random: Random, half: boolean): Promise<void> {
-  const options = randomOptions(random, half);
+async function checkRandom(random: Random, half: boolean, given: Partial<GroupQueryOptions> = {}): Promise<void> {
+  const options = { ...randomOptions(random, half), ...given };
   const model = groupQueryModel(options, random);
   const { blocks } = findAttention(model);
   assertEquals(blocks.length, LAYERS);
@@ -118,6 +118,12 @@ async function checkRandom(random: Random, half: boolean): Promise<void> {
 Deno.test("GroupQueryAttention: random options at random ranks compute what the operator does", async () => {
   const random = seededRandom("group query");
   for (let trial = 0; trial < 60; trial++) await checkRandom(random, false);
+});
+
+Deno.test("GroupQueryAttention of grouped heads that come packed with their biases: each head keeps its own", async () => {
+  const random = seededRandom("group query, packed");
+  const given = { groups: 2, packed: true, biased: true, past: "grown" } as const;
+  for (let trial = 0; trial < 20; trial++) await checkRandom(random, false, given);
 });
 
 Deno.test("GroupQueryAttention in half precision: random options at random ranks compute what the operator does", async () => {

@@ -8,7 +8,7 @@ import { extractWeights, findAttention, rewriteDense, rewriteFactored, structure
 import type { BlockForm } from "../../src/attention/types.ts";
 import { GraphProtoSchema, ModelProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
-import { type AttributeValue, makeNode, type NodeProto } from "../../src/onnx/node.ts";
+import { type AttributeValue, intAttribute, makeNode, type NodeProto } from "../../src/onnx/node.ts";
 import { DataType, floatTensor, int64Tensor } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { assertNear, largestValue } from "../support/close.ts";
@@ -75,11 +75,28 @@ const SUBJECTS: readonly Subject[] = [
     ],
   },
   {
+    name: "MultiHeadAttention whose mask only lowers scores",
+    groups: H,
+    operator: ([q, k, v]) => [
+      operator("MultiHeadAttention", [q, k, v, "", "mask"], {
+        ...microsoft,
+        attributes: { ...heads, mask_filter_value: -2 },
+      }),
+    ],
+    inputs: { mask: [DataType.INT32, { shape: [BATCH, TOKENS], data: [1, 1, 0, 1, 0, 1, 1, 1, 1, 0] }] },
+  },
+  {
     name: "Attention of opset 23, grouped",
     groups: G,
     operator: ([q, k, v]) => [
       operator("Attention", [q, k, v], {
-        attributes: { q_num_heads: BigInt(H), kv_num_heads: BigInt(G), is_causal: 1n, scale: 0.3 },
+        attributes: {
+          q_num_heads: BigInt(H),
+          kv_num_heads: BigInt(G),
+          is_causal: 1n,
+          scale: 0.3,
+          softmax_precision: BigInt(DataType.FLOAT),
+        },
       }),
     ],
   },
@@ -182,6 +199,11 @@ for (const subject of SUBJECTS) {
     for (let trial = 0; trial < 8; trial++) {
       const forms = new Map<number, BlockForm>([[0, randomForm(block!, random, "compressed")]]);
       const { model: rewritten, slots } = rewriteFactored(model, forms, { factors: "inputs" });
+      // What numbers don't show: the type in which the softmax is computed.
+      const precisions = [model, rewritten].map(({ proto }) =>
+        proto.graph!.node.map((node) => intAttribute(node, "softmax_precision", 0)).filter((type) => type !== 0)
+      );
+      assertEquals(precisions[1], precisions[0]);
       const made = randomFactors(slots, { form: forms.get(0)!, ...extractWeights(model, block!) }, random);
       await using dense = await TestSession.load(rewriteDense(model, new Map([[0, made.weights]])));
       await using session = await TestSession.load(rewritten);

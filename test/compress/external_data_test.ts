@@ -4,14 +4,12 @@ import { dirname } from "node:path";
 import { resolveOptions } from "../../src/compress/options.ts";
 import { writeModelFolder } from "../../src/compress/write_folder.ts";
 import { TuckerdError } from "../../src/errors.ts";
-import { withFields } from "../../src/onnx/codec.ts";
 import { externalLocation, readExternal } from "../../src/onnx/external.ts";
 import { externalTensors, loadModel } from "../../src/onnx/model.ts";
-import { makeNode } from "../../src/onnx/node.ts";
-import { byteSizeOf, int64Tensor } from "../../src/onnx/tensor.ts";
+import { byteSizeOf } from "../../src/onnx/tensor.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { openTestCompressor } from "../support/compressors.ts";
-import { changed, node } from "../support/edited_roberta.ts";
+import { headsReordered } from "../support/edited_roberta.ts";
 import { writeExternal } from "../support/external_data.ts";
 import { temporaryFolder } from "../support/folder.ts";
 import { caseInputs, nestedNumbers, oracleFormats, oracleReference, oracleTucker } from "../support/oracle.ts";
@@ -149,22 +147,7 @@ for (const name of ["bert/int4-sym", "llama-gqa/fp16"]) {
 }
 
 Deno.test("whole projections whose heads stand in another order are reconstructed in the file's order", async () => {
-  // Heads are taken in another order behind query, key and value, and put back behind the context: the model computes what it did.
-  const order = [2, 0, 3, 1];
-  const reordered = (name: string, indices: string) => {
-    const first = node(name);
-    const [output] = first.output as [string];
-    const moved = withFields(first, { output: [`${output}.before`] });
-    const gather = makeNode("Gather", [`${output}.before`, indices], [output], { attributes: { axis: 2n } });
-    return [first, [moved, gather]] as const;
-  };
-  const model = changed(
-    new Map([
-      ...["Reshape", "Reshape_1", "Reshape_2"].map((name) => reordered(name, "order")),
-      reordered("Transpose_3", "back"),
-    ]),
-    { tensors: [int64Tensor("order", order), int64Tensor("back", order.map((_, i) => order.indexOf(i)))] },
-  );
+  const model = headsReordered();
   const reference = oracleReference("roberta");
   const { ranks, cases } = oracleTucker("roberta").interventions.find(({ name }) => name === "half-all-layers")!;
   await using folder = await temporaryFolder();

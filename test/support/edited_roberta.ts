@@ -9,7 +9,7 @@ import { withFields } from "../../src/onnx/codec.ts";
 import { OperatorSetIdProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { makeNode, type NodeProto, type TensorProto } from "../../src/onnx/node.ts";
-import { DataType, floatTensor } from "../../src/onnx/tensor.ts";
+import { DataType, floatTensor, int64Tensor } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { assertNear, largestValue } from "./close.ts";
 import { factored } from "./factored.ts";
@@ -59,6 +59,28 @@ export function changed(
     }),
   ];
   return { ...original, proto: withFields(original.proto, { graph: edited, opsetImport }) };
+}
+
+/**
+ * Heads of the first attention in another order behind query, key and value, and put back behind the context: it computes what it did,
+ * but no projection's columns, nor the output's rows, stand as its heads do.
+ */
+export function headsReordered(): OnnxModel {
+  const order = [2, 0, 3, 1];
+  const gathered = (name: string, indices: string): [NodeProto, NodeProto[]] => {
+    const first = node(name);
+    const [output] = first.output as [string];
+    const moved = withFields(first, { output: [`${output}.before`] });
+    return [first, [
+      moved,
+      makeNode("Gather", [`${output}.before`, indices], [output], { attributes: { axis: 2n } }),
+    ]];
+  };
+  const behind = ["Reshape", "Reshape_1", "Reshape_2"].map((name) => gathered(name, "order"));
+  const back = order.map((_, i) => order.indexOf(i));
+  return changed(new Map([...behind, gathered("Transpose_3", "back")]), {
+    tensors: [int64Tensor("order", order), int64Tensor("back", back)],
+  });
 }
 
 /** Puts an operator behind a node: the node's readers read the new one. */
