@@ -38,22 +38,27 @@ export function hiddenGraph(turned: readonly boolean[]): NamedGraph {
  * @param count K
  */
 export function headsGraph(turned: readonly boolean[], count: number): NamedGraph {
+  // each product is added as soon as it is there: its memory is free for the next one
   const products = turned.flatMap((each, slot) => {
     const inputs = [weightsOf(slot), factorOf(slot)];
-    if (!each) return [product(inputs, part(slot), {})];
-    return [product(inputs, `turned${slot}`, { transA: true }), transposition(`turned${slot}`, part(slot), [1, 0, 2])];
+    const made = each
+      ? [product(inputs, `turned${slot}`, { transA: true }), transposition(`turned${slot}`, part(slot), [1, 0, 2])]
+      : [product(inputs, part(slot), {})];
+    if (slot === 0) return made;
+    return [...made, { operator: "Add", inputs: [sum(slot - 1), part(slot)], output: sum(slot) }];
   });
   const nodes = [
     ...products,
-    { operator: "Sum", inputs: turned.map((_, slot) => part(slot)), output: "sum" },
     { operator: "Constant", inputs: [], output: "sizes", attributes: { value_ints: [0, 0, count, -1] } },
-    { operator: "Reshape", inputs: ["sum", "sizes"], output: "split" },
+    { operator: "Reshape", inputs: [sum(turned.length - 1), "sizes"], output: "split" },
     transposition("split", "y", [0, 2, 1, 3]),
   ];
   return { name: `heads ${turned} ${count}`, make: () => graph(turned, nodes) };
 }
 
 const part = (slot: number): string => `y${slot}`;
+/** Sum of the parts up to a slot. */
+const sum = (slot: number): string => slot === 0 ? part(0) : `sum${slot}`;
 
 function graph(turned: readonly boolean[], nodes: readonly GraphNode[]): SmallGraph {
   const inputs = turned.flatMap((_, slot) => [weightsOf(slot), factorOf(slot)]);
