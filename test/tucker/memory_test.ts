@@ -115,18 +115,23 @@ Deno.test("a 4-D decomposition tells when it has copied the weights, and takes t
   }
 });
 
-/** Large float64 arrays that are made in the meantime. */
+/** Large float64 arrays that are made in the meantime, by others' constructor too. */
 function watchFloat64(): Disposable & { readonly made: Float64Array[] } {
   const made: Float64Array[] = [];
   const original = globalThis.Float64Array;
-  globalThis.Float64Array = new Proxy(original, {
+  const watching = new Proxy(original, {
     construct(target, args, newTarget): Float64Array {
       const array = Reflect.construct(target, args, newTarget) as Float64Array;
       if (array.length > 1000) made.push(array);
       return array;
     },
   });
-  return { made, [Symbol.dispose]: () => void (globalThis.Float64Array = original) };
+  const use = (constructor: typeof original): void => {
+    globalThis.Float64Array = constructor;
+    original.prototype.constructor = constructor;
+  };
+  use(watching);
+  return { made, [Symbol.dispose]: () => use(original) };
 }
 
 Deno.test("what a layer is folded and reconstructed with is given back", async () => {
