@@ -34,6 +34,10 @@ const cachePart = z.object({
   }),
   heads: z.int(),
   size: z.int().openapi({ description: "0 where the other part holds everything." }),
+  rotation: z.int().optional().openapi({
+    description:
+      "How many of those are cosines and sines of the position, kept here for all layers whose keys are rotated alike.",
+  }),
 });
 
 /** What a layer of a decoder keeps for later tokens. */

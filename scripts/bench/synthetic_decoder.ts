@@ -1,6 +1,6 @@
 /**
  * A decoder of given sizes with random weights, for benchmarks: the graph is that of GPT-2 with past as PyTorch exports it (norms before,
- * packed projection and Split, caches [batch, heads, positions, head size]), from hidden states on.
+ * packed projection and Split, caches [batch, heads, positions, head size]), from hidden states on; with rotary embeddings, if asked for.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { create } from "@bufbuild/protobuf";
 import { GraphProtoSchema, ModelProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
 import { makeNode } from "../../src/onnx/node.ts";
-import { DataType } from "../../src/onnx/tensor.ts";
+import { DataType, floatTensor } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { Builder, type SyntheticModel } from "./synthetic_model.ts";
 
@@ -18,20 +18,27 @@ export function cacheNames(layer: number): { readonly past: [string, string]; re
   return { past: names("past_key_values"), present: names("present") };
 }
 
+/** Sizes of a decoder. */
+export interface SyntheticDecoder extends SyntheticModel {
+  /** How many of a head's numbers are rotated, in halves; none without it. */
+  readonly rotated?: number;
+}
+
 /**
- * Inputs: `hidden` [batch, tokens, d], the additive `mask` [batch, 1, tokens, past and tokens] and the caches of `cacheNames`; outputs:
- * `output` [batch, tokens, d] and the grown caches.
+ * Inputs: `hidden` [batch, tokens, d], the additive `mask` [batch, 1, tokens, past and tokens], the caches of `cacheNames`, and with rotary
+ * embeddings `positions` [batch, tokens]; outputs: `output` [batch, tokens, d] and the grown caches.
  */
-export function syntheticDecoder(sizes: SyntheticModel): OnnxModel {
+export function syntheticDecoder({ rotated = 0, ...sizes }: SyntheticDecoder): OnnxModel {
   const builder = new Builder(sizes, undefined);
   const { heads, headSize, hiddenSize, layers } = sizes;
   builder.integers("split_shape", [0, 0, heads, headSize]);
   builder.integers("merge_shape", [0, 0, heads * headSize]);
   builder.scalars();
+  if (rotated > 0) coefficients(builder, rotated);
   let hidden = "hidden";
   for (let layer = 0; layer < layers; layer++) {
     const name = `layer.${layer}`;
-    const attended = attention(builder, builder.normalize(hidden, `${name}.norm1`), layer);
+    const attended = attention(builder, builder.normalize(hidden, `${name}.norm1`), { layer, rotated });
     hidden = builder.node("Add", [attended, hidden], `${name}/Add`);
     const fed = builder.feedForward(builder.normalize(hidden, `${name}.norm2`), `${name}.ffn`);
     hidden = builder.node("Add", [fed, hidden], `${name}/Add2`);
@@ -52,6 +59,7 @@ export function syntheticDecoder(sizes: SyntheticModel): OnnxModel {
       input: [
         stream("hidden"),
         tensorInfo("mask", DataType.FLOAT, ["batch", 1, "tokens", "all"]),
+        ...rotated > 0 ? [tensorInfo("positions", DataType.INT64, ["batch", "tokens"])] : [],
         ...caches.flatMap(({ past }) => past).map(cache("past")),
       ],
       output: [stream("output"), ...caches.flatMap(({ present }) => present).map(cache("all"))],
@@ -60,16 +68,55 @@ export function syntheticDecoder(sizes: SyntheticModel): OnnxModel {
   return { proto, path: "", folder: "" };
 }
 
-function attention(builder: Builder, input: string, layer: number): string {
+/** `cos` and `sin` of the positions, [batch, 1, tokens, rotated]. */
+function coefficients(builder: Builder, rotated: number): void {
+  builder.integers("one_axis", [1]);
+  builder.integers("last_axis", [-1]);
+  const frequencies = Float32Array.from({ length: rotated }, (_, i) => 10000 ** (-2 * (i % (rotated / 2)) / rotated));
+  builder.initializers.push(floatTensor("frequencies", [rotated], frequencies));
+  const numbers = builder.node("Cast", ["positions"], "positions/Cast", { to: BigInt(DataType.FLOAT) });
+  const angles = builder.node("Mul", [
+    builder.node("Unsqueeze", [numbers, "last_axis"], "positions/Unsqueeze"),
+    "frequencies",
+  ], "angles");
+  for (const opType of ["Cos", "Sin"]) {
+    builder.node("Unsqueeze", [builder.node(opType, [angles], `angles/${opType}`), "one_axis"], opType.toLowerCase());
+  }
+}
+
+/** Heads with their first numbers rotated: x cos + (−x₂, x₁) sin, in halves. */
+function rotate(builder: Builder, heads: string, rotated: number): string {
+  const { headSize } = builder.sizes;
+  const cut = (from: string, sizes: readonly number[]): string[] => {
+    const parts = sizes.map((_, i) => `${from}/part${i}`);
+    const split = builder.integers(`${from}/sizes`, sizes);
+    builder.nodes.push(makeNode("Split", [from, split], parts, { attributes: { axis: -1n } }));
+    return parts;
+  };
+  const [turning, rest] = rotated < headSize ? cut(heads, [rotated, headSize - rotated]) : [heads];
+  const [first, second] = cut(turning!, [rotated / 2, rotated / 2]);
+  const negative = builder.node("Neg", [second!], `${heads}/Neg`);
+  const other = builder.node("Concat", [negative, first!], `${heads}/other`, { axis: -1n });
+  const terms = [[turning!, "cos"], [other, "sin"]].map((pair) => builder.node("Mul", pair, `${heads}/${pair[1]}`));
+  const turned = builder.node("Add", terms, `${heads}/turned`);
+  return rest === undefined ? turned : builder.node("Concat", [turned, rest], `${heads}/rotated`, { axis: -1n });
+}
+
+function attention(
+  builder: Builder,
+  input: string,
+  { layer, rotated }: { readonly layer: number; readonly rotated: number },
+): string {
   const { hiddenSize, heads, headSize } = builder.sizes;
   const name = `layer.${layer}.attention`;
   const width = heads * headSize;
   const packed = builder.linear(input, `${name}.qkv`, [hiddenSize, 3 * width]);
   const parts = ["query", "key", "value"].map((part) => `${name}.${part}`);
   builder.nodes.push(makeNode("Split", [packed], parts, { attributes: { axis: -1n } }));
-  const [query, key, value] = parts.map((part) => {
+  const [query, key, value] = parts.map((part, i) => {
     const shaped = builder.node("Reshape", [part, "split_shape"], `${part}/Reshape`);
-    return builder.node("Transpose", [shaped], `${part}/Transpose`, { perm: [0n, 2n, 1n, 3n] });
+    const heads = builder.node("Transpose", [shaped], `${part}/Transpose`, { perm: [0n, 2n, 1n, 3n] });
+    return rotated > 0 && i < 2 ? rotate(builder, heads, rotated) : heads;
   }) as [string, string, string];
   const { past, present } = cacheNames(layer);
   const [keys, values] = [key, value].map((fresh, i) =>

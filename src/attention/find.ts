@@ -10,6 +10,8 @@ import type { OnnxModel } from "../onnx/model.ts";
 import { nodeName, type NodeProto, operatorOf } from "../onnx/node.ts";
 import { TuckerdError } from "../errors.ts";
 import { describeCache } from "./cache.ts";
+import { describeRotation, type KeyRotation, type RotationReader } from "./rotation.ts";
+import { Identities } from "./trace/identity.ts";
 import { contestedSites } from "./contested.ts";
 import { findAtAttention, findAtOperator } from "./families/fused.ts";
 import { findAtSoftmax } from "./families/softmax.ts";
@@ -37,6 +39,8 @@ export interface LocatedBlock extends AttentionBlock {
   readonly sites: readonly [Site, ...Site[]];
   /** Where else its matrices are used, in the graph of the first site. */
   readonly twins: readonly Twin[];
+  /** What each site does to its keys; undefined where that isn't known of one, or where there is no cache to tell it for. */
+  readonly rotations?: readonly KeyRotation[];
 }
 
 /** Everything known about a model's attention: the public findings, and where they are in the graph. */
@@ -132,11 +136,13 @@ function analyseOnce(model: OnnxModel): Analysis {
   const readers = weightReaders(tracer, graph);
   const constants = constantProjections(tracer, graph);
   const blocks: LocatedBlock[] = [];
+  const reader = { tracer, identities: new Identities(tracer) };
   for (const places of sites.values()) {
     const twins = twinsOf(tracer, places[0], constants);
     const reason = sharedElsewhere(places, readers) ?? twinProblem(places, twins);
-    if (reason === undefined) blocks.push(describe(tracer, places, { layer: blocks.length, twins }));
+    if (reason === undefined) blocks.push(describe(reader, places, { layer: blocks.length, twins }));
     else for (const { anchor } of places) left.set(anchor, reason);
+    tracer.forgetUnused();
   }
   tracer.forgetAll();
   const operators = judged.map(([anchor]): AttentionOperator => ({
@@ -158,9 +164,12 @@ function verdictOn(
 ): Pick<AttentionOperator, "verdict" | "layer" | "reason"> {
   const block = blocks.find(({ sites }) => sites.some((site) => site.anchor === anchor));
   if (block === undefined) return { verdict: "left", reason: left.get(anchor)! };
-  const { queryKeyExpandedBecause, valueOutputExpandedBecause } = block;
+  const { queryKeyExpandedBecause, noLatentKeysBecause, valueOutputExpandedBecause } = block;
   const reasons = [
     ...queryKeyExpandedBecause === undefined ? [] : [`queries and keys run at full size: ${queryKeyExpandedBecause}`],
+    ...queryKeyExpandedBecause === undefined || noLatentKeysBecause === undefined
+      ? []
+      : [`so do keys in the cache, z can't stand for them: ${noLatentKeysBecause}`],
     ...valueOutputExpandedBecause === undefined ? [] : [`values run at full size: ${valueOutputExpandedBecause}`],
   ];
   const reason = reasons.length === 0 ? {} : { reason: reasons.join("; ") };
@@ -253,10 +262,11 @@ function twinReason(twins: readonly Twin[], parts: readonly string[]): string | 
 }
 
 function describe(
-  tracer: Tracer,
+  reader: RotationReader,
   sites: readonly [Site, ...Site[]],
   { layer, twins }: { readonly layer: number; readonly twins: readonly Twin[] },
 ): LocatedBlock {
+  const { tracer } = reader;
   const [first] = sites;
   const { query, key, value } = first;
   const queryKey = sites.find((site) => site.queryKeyExpandedBecause !== undefined)?.queryKeyExpandedBecause ??
@@ -271,6 +281,8 @@ function describe(
     const heads = stored?.length === 4 ? stored[1]! : keyValueHeadsOf(first[part]);
     return heads * first[part].headSize;
   };
+  const cache = describeCache(sites);
+  const known = twins.length === 0 && cache.noLatentCacheBecause === undefined;
   return {
     layer,
     name: blockName(first, layer),
@@ -284,7 +296,8 @@ function describe(
     ...(sites.some(({ valueBiasInside }) => valueBiasInside) ? { valueBiasInside: true } : {}),
     ...(sites.some(({ fused }) => fused?.oneHeadSize) ? { oneHeadSize: true } : {}),
     cacheNumbersPerToken: cached("key") + cached("value"),
-    ...describeCache(sites),
+    ...cache,
+    ...(known ? describeRotation(reader, sites) : {}),
     sites,
     twins,
   };

@@ -70,14 +70,18 @@ export interface CacheSizes {
 /**
  * Which of key and value are smaller in the cache as z. One z serves both where they share the first factor, so it is
  * compared with both together: r1 < 2·G·r2.
+ *
+ * @param rotated whether keys that are rotated may be; what their rotation takes isn't counted
  */
 export function chooseLatent(
   block: AttentionBlock,
   form: BlockForm,
-  sizes: (name: CachedName) => CacheSizes,
+  { sizes, rotated }: { readonly sizes: (name: CachedName) => CacheSizes; readonly rotated: boolean },
 ): readonly CachedName[] {
   if (block.cacheNumbersPerToken === 0 || block.noLatentCacheBecause !== undefined) return [];
-  const able = (["key", "value"] as const).filter((name) => canBeLatent(block, form, name));
+  const able = (["key", "value"] as const).filter((name) =>
+    canBeLatent(block, form, name) && (rotated || isReduced(form, name))
+  );
   const shared = able.filter((name) => form[name] === "shared");
   const perHead = shared.reduce((sum, name) => sum + sizes(name).perHead, 0);
   return able.filter((name) =>
@@ -100,10 +104,38 @@ export function withMergedOutput(
   return two && width * hiddenSize <= (width + hiddenSize) * inner ? { ...form, output: "dense" } : form;
 }
 
-/** Whether z can stand for key or value: both run reduced from two factors, and values have no bias of their own. */
+/**
+ * Whether z can stand for key or value: both come from two factors; values run reduced, without a bias of their own; keys run reduced,
+ * or it is known how the graph rotates them.
+ */
 export function canBeLatent(block: AttentionBlock, form: BlockForm, name: CachedName): boolean {
-  const biased = name === "value" && block.valueBiasInside === true;
-  return isReduced(form, name) && (form[name] === "shared" || form[name] === "pair") && !biased;
+  const able = name === "key"
+    ? isReduced(form, name) || block.keyRotation !== undefined
+    : isReduced(form, name) && block.valueBiasInside !== true;
+  return able && (form[name] === "shared" || form[name] === "pair");
+}
+
+/**
+ * Layers that keep the coefficients of rotated keys besides z: of those that are rotated alike the first, for all.
+ *
+ * @param blocks by layer
+ */
+export function coefficientKeepers(
+  blocks: readonly AttentionBlock[],
+  forms: ReadonlyMap<number, BlockForm>,
+): ReadonlySet<number> {
+  const first = new Map<string, number>();
+  for (const { layer, keyRotation } of blocks) {
+    const form = forms.get(layer);
+    const group = form !== undefined && makesKeys(form) ? keyRotation?.group ?? "" : "";
+    if (group !== "" && !first.has(group)) first.set(group, layer);
+  }
+  return new Set(first.values());
+}
+
+/** Whether keys of full size are made from z. */
+export function makesKeys(form: BlockForm): boolean {
+  return form.latent?.includes("key") === true && !isReduced(form, "key");
 }
 
 /** Whether key or value runs in r2 numbers per head. */

@@ -9,9 +9,11 @@ export {
   type CacheSizes,
   chooseForm,
   chooseLatent,
+  coefficientKeepers,
   type FactorKind,
   type FormOptions,
   isReduced,
+  makesKeys,
   structureKey,
   withMergedOutput,
 } from "./form.ts";

@@ -135,7 +135,7 @@ function pastProblem(tracer: Tracer, graph: Graph, view: HeadView): string | und
  * Who else reads some of query, key and value on their way to the two products: a reader would see the original numbers, so
  * the block must keep them at full size. Reading shapes doesn't count, and the cache that the model gives out is told apart.
  */
-function readersOf(
+export function readersOf(
   tracer: Tracer,
   site: SiteParts,
   names: readonly ("query" | "key" | "value")[],

@@ -92,6 +92,17 @@ export interface AttentionBlock {
   readonly cacheNumberBytes: number;
   /** Undefined if the cache may hold the latent z in place of keys or values; otherwise the reason. */
   readonly noLatentCacheBecause?: string;
+  /** How the graph rotates keys; undefined where that isn't known: then keys that run at full size can't be made from z. */
+  readonly keyRotation?: RotationSizes;
+  /** Why the rotation isn't known, where there is a cache that may hold z. */
+  readonly noLatentKeysBecause?: string;
+}
+
+/** Numbers that a position's rotation takes besides what keys are projected from. */
+export interface RotationSizes {
+  readonly coefficients: number;
+  /** Equal for blocks whose keys are rotated by the same coefficients; empty where there are none. */
+  readonly group: string;
 }
 
 /** A softmax or fused attention operator that is left exactly as it is. */
@@ -148,7 +159,8 @@ export interface BlockForm {
   readonly keyValueHeads: number;
   /**
    * Whose cache holds the latent z (what stands before `key.b` or `value.b`, r1 or r numbers a token) instead of numbers per
-   * head; those are expanded from it in every call. Only what runs reduced from two factors can; absent: neither.
+   * head; those are expanded from it in every call. Only what comes from two factors can, and runs reduced or is a key whose
+   * rotation is known; absent: neither.
    */
   readonly latent?: readonly CachedName[];
 }

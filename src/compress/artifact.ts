@@ -55,6 +55,8 @@ export interface CachePart {
   readonly heads: number;
   /** 0 where the other part holds everything. */
   readonly size: number;
+  /** How many of those are coefficients of a rotation (cosines and sines), kept here for all layers that are rotated alike. */
+  readonly rotation?: number;
 }
 
 /** What a decoder's layer keeps for later tokens, under the model's own names of keys and values. */

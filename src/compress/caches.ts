@@ -39,7 +39,7 @@ export function checkSameCaches(graphs: readonly CacheSizes[]): void {
         throw new TuckerdError(
           "invalid",
           `${first.graph} and ${graph} wouldn't share the cache ${name}: ${first.size} against ${size} (heads × numbers); ` +
-            "compress the same layers in both (--layers all) at the same --ranks, or keep the cache as it is (--cache full)",
+            "compress the same layers in both (--layers all) at the same --ranks, or take --cache per-head, or keep the cache as it is (--cache full)",
         );
       }
     }

@@ -33,7 +33,7 @@ import { foldFactors, lowRankSaves, reconstruct } from "../tucker/mod.ts";
 import type { LayerFactors } from "../tucker/types.ts";
 import type { CacheLayout, CompressedModel, FactorTensor, GraphSource } from "./artifact.ts";
 import type { CompressedLayer, CompressedMatrix, Decomposed } from "./decomposed.ts";
-import { cacheLayout, type FoldedLayer, fullCache, withLatent } from "./cache_layout.ts";
+import { cacheLayouts, type FoldedLayer, fullCache, withLatent } from "./cache_layout.ts";
 import { LayerTensors, type MakeLayer } from "./layer_tensors.ts";
 import { storedShape } from "./matrices.ts";
 import { networkForm, networkShape, networkTensor } from "./network_tensors.ts";
@@ -97,7 +97,7 @@ export class GraphMaker {
       folded.push(shapes);
     }
     for (const slot of feedForwardSlots) feeds[slot.name] = await networkTensor(slot, matrices);
-    return { model, structure, graph: source, feeds, caches: cachesOf(folded) };
+    return { model, structure, graph: source, feeds, caches: cacheLayouts(folded) };
   }
 
   /** Dense weights are part of the graph, so every reconstruction is a structure of its own. */
@@ -119,12 +119,12 @@ export class GraphMaker {
     // With the ranks at hand, products and caches take the form of fewest numbers.
     const chosen = new Map(asTwo.map((layer) => [layer.block.layer, mergedOutput(layer)]));
     const { slots } = rewriteFactored(this.#model, chosen, { factors: "inputs" });
-    const prepared: PreparedLayer[] = [];
+    const folded: PreparedLayer[] = [];
     for (const [i, layer] of layers.entries()) {
       const same = chosen.get(layer.block.layer) === asTwo[i]!.form;
-      const made = same ? asTwo[i]! : await this.#prepare(layer, slots, chosen);
-      prepared.push(cache === "compressed" ? { ...made, ...withLatent(made) } : made);
+      folded.push(same ? asTwo[i]! : await this.#prepare(layer, slots, chosen));
     }
+    const prepared = cache === "compressed" ? withLatent(folded) : folded;
     const tensors = new Map(prepared.flatMap((each) => [...each.tensors]));
     const written = new Map(prepared.map(({ block, form }) => [block.layer, form]));
     const { model } = rewriteFactored(this.#model, written, {
@@ -132,7 +132,7 @@ export class GraphMaker {
       tensors: (slot) => tensors.get(slot.name)!,
     });
     const whole = await this.#withNetworks(withSizes(model, rankSizes(slots, tensors)), matrices, networkForm);
-    return { model: whole, caches: cachesOf(prepared) };
+    return { model: whole, caches: cacheLayouts(prepared) };
   }
 
   /**
@@ -324,14 +324,6 @@ function rankSizes(
 function symbolOf(size: string): { readonly count: number; readonly rank: string } {
   const [, count = "1", rank] = /^(?:(\d+)\*)?(.+)$/.exec(size)!;
   return { count: Number(count), rank: rank! };
-}
-
-function cachesOf(folded: readonly FoldedLayer[]): ReadonlyMap<number, CacheLayout> {
-  return new Map(
-    folded.filter(({ block }) => block.cacheNumbersPerToken > 0).map((
-      layer,
-    ) => [layer.block.layer, cacheLayout(layer)]),
-  );
 }
 
 function formsOf(layers: readonly CompressedLayer[], cache: CacheKind): ReadonlyMap<number, BlockForm> {

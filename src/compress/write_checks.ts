@@ -54,7 +54,9 @@ export function refuseFullCache(
   cache: CacheKind,
 ): void {
   if (kvBytesPerToken.after < kvBytesPerToken.before) return;
-  const reasons = new Set(blocks.flatMap((block) => block.valueOutputExpandedBecause ?? []));
+  const reasons = new Set(
+    blocks.flatMap((block) => [block.valueOutputExpandedBecause ?? [], block.noLatentKeysBecause ?? []].flat()),
+  );
   throw new TuckerdError(
     "invalid",
     `--cache ${cache}: at these ranks and in this mode the cache takes ${kvBytesPerToken.after} bytes a token, ` +

@@ -188,8 +188,9 @@ export const OPTIONS = {
     placeholder: "full|per-head|compressed",
     schema: oneOf(["full", "per-head", "compressed"]),
     help:
-      "Key-value cache of a decoder: the shapes that its clients know; r2 numbers per head; or layer by layer the " +
-      "smaller of those and the latent z (r1 numbers a token, where r1 < 2·H·r2).",
+      "Key-value cache of a decoder: the shapes that its clients know; r2 numbers per head (rotated keys stay whole); or " +
+      "layer by layer the smaller of those and the latent z (r1 numbers a token for keys and values), which is slower " +
+      "where keys are rotated.",
     defaultText: "full",
     tasks: ["compress"],
   }),

@@ -29,12 +29,17 @@ export function withDimension(info: ValueInfoProto, axis: number, size: number |
   return withFields(info, { type: withFields(info.type, { tensorType: withFields(tensorType, { shape }) }) });
 }
 
-/** A model in which dynamic sizes of these names are fixed. */
+/** A model in which dynamic sizes of these names, and sums of one and a number, are fixed. */
 export function withSizes(model: OnnxModel, sizes: ReadonlyMap<string, number>): OnnxModel {
   if (model.proto.graph === undefined) return model;
+  const fixed = (name: string): number | undefined => {
+    const [, first, more = "0"] = /^(.+?)(?: \+ (\d+))?$/.exec(name) ?? [];
+    const size = sizes.get(first ?? "");
+    return size === undefined ? undefined : size + Number(more);
+  };
   const value = (info: ValueInfoProto): ValueInfoProto =>
     (info.type?.tensorType?.shape?.dim ?? []).reduce((result, dim, axis) => {
-      const size = dim.value.case === "dimParam" ? sizes.get(dim.value.value) : undefined;
+      const size = dim.value.case === "dimParam" ? fixed(dim.value.value) : undefined;
       return size === undefined ? result : withDimension(result, axis, size);
     }, info);
   return { ...model, proto: withFields(model.proto, { graph: mapGraph(model.proto.graph, { value }) }) };

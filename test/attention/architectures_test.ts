@@ -85,9 +85,11 @@ for (const [name, { queryKey, valueOutput, cachedHeads, others }] of Object.entr
     });
 
     if (cached) {
-      Deno.test(`${name}/${exported.file}: greedy tokens through full and compressed caches are PyTorch's`, async () => {
+      Deno.test(`${name}/${exported.file}: greedy tokens through full, compressed and latent caches are PyTorch's`, async () => {
         await oracle.checkGreedy(exported, "full", ["half-all-layers"]);
         await oracle.checkGreedy(exported, "compressed");
+        await oracle.checkGreedy(exported, "latent");
+        await oracle.checkPieces(exported, "latent", ["half-all-layers", "half-whole-stack"]);
       });
     }
   }

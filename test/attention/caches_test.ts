@@ -111,11 +111,12 @@ Deno.test("the types of caches say what they hold", async () => {
     ["batch_size", 1, all, "layer0.r1"],
     ["batch_size", 1, all, 0],
   ]);
+  // Cosines and sines of 6 angles beside it.
   assertEquals(dims(await typesOf("llama", "latent")), [
-    ["batch_size", 4, past, 12],
-    ["batch_size", 1, past, "layer0.r1"],
-    ["batch_size", 4, all, 12],
-    ["batch_size", 1, all, "layer0.r1"],
+    ["batch_size", 1, past, "layer0.r1 + 12"],
+    ["batch_size", 1, past, 0],
+    ["batch_size", 1, all, "layer0.r1 + 12"],
+    ["batch_size", 1, all, 0],
   ]);
   // Six heads, where the file has two groups: rotated keys stay whole.
   assertEquals(dims(await typesOf("llama-gqa", "compressed")), [

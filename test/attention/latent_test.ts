@@ -43,14 +43,19 @@ import {
 const decoders = (models: readonly string[]) =>
   models.flatMap(oracleExports).filter(({ file }) => /past\/model|merged/.test(file));
 
-/** At these ranks z is smaller than numbers per head: 9 < 2·3·6 (gpt2), 16 < 2·4·4 (bloom), 12 < 4·6 (llama's values). */
-const SMALLER: Readonly<Record<string, readonly string[]>> = {
+/** Interventions by model: of all layers, and of one beside layers that keep their own cache. */
+const INTERVENTIONS: Readonly<Record<string, readonly string[]>> = {
   gpt2: ["quarter-d", "half-all-layers"],
   bloom: ["half-all-layers"],
-  llama: ["quarter-d"],
+  gptj: ["full", "half-all-layers"],
+  codegen: ["full", "half-all-layers"],
+  llama: ["full", "quarter-d", "half-all-layers"],
+  "llama-gqa": ["full", "quarter-d", "half-all-layers"],
+  "falcon-mqa": ["full", "half-all-layers"],
+  gemma2: ["full", "half-all-layers"],
 };
 
-for (const [name, interventions] of Object.entries(SMALLER)) {
+for (const [name, interventions] of Object.entries(INTERVENTIONS)) {
   const oracle = new Conformance(name);
   for (const exported of decoders([name])) {
     Deno.test(`${name}/${exported.file}: in pieces through a latent cache, logits and greedy tokens are PyTorch's`, async () => {
@@ -190,7 +195,7 @@ Deno.test("z is chosen where it is smaller than what it stands for", async () =>
   const { blocks: [block] } = findAttention(await loadModel(decoders(["gpt2"])[0]!.path));
   const form = chooseForm(block!, "tucker4", { r3: 4, cache: "compressed" });
   const choose = (changed: Partial<BlockForm>, latent: number, perHead: number) =>
-    chooseLatent(block!, { ...form, ...changed }, () => ({ latent, perHead }));
+    chooseLatent(block!, { ...form, ...changed }, { sizes: () => ({ latent, perHead }), rotated: false });
   assertEquals(choose({}, 35, 18), ["key", "value"]);
   assertEquals(choose({}, 36, 18), [], "one z for both is compared with both, and not where it is as large");
   assertEquals(choose({ valueOutput: "expanded" }, 17, 18), ["key"]);
@@ -199,8 +204,13 @@ Deno.test("z is chosen where it is smaller than what it stands for", async () =>
   assertEquals(choose({ key: "pair", value: "pair" }, 18, 18), [], "z of its own serves one");
   assertEquals(choose({ key: "dense", value: "dense" }, 1, 18), []);
   assertEquals(choose({ queryKey: "expanded", valueOutput: "expanded" }, 1, 18), []);
-  assertEquals(chooseLatent({ ...block!, cacheNumbersPerToken: 0 }, form, () => ({ latent: 1, perHead: 18 })), []);
+  const small = { sizes: () => ({ latent: 1, perHead: 18 }), rotated: true };
+  assertEquals(chooseLatent({ ...block!, cacheNumbersPerToken: 0 }, form, small), []);
   const refused = { ...block!, noLatentCacheBecause: "its operator keeps the cache" };
-  assertEquals(chooseLatent(refused, form, () => ({ latent: 1, perHead: 18 })), []);
+  assertEquals(chooseLatent(refused, form, small), []);
+  const expanded = { ...form, queryKey: "expanded", valueOutput: "expanded" } as const;
+  assertEquals(chooseLatent(block!, expanded, small), ["key"], "keys of full size can be made from z too");
+  const { keyRotation: _, ...unknown } = block!;
+  assertEquals(chooseLatent(unknown, expanded, small), []);
   assert(block!.noLatentCacheBecause === undefined);
 });

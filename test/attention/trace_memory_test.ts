@@ -7,6 +7,7 @@ import { Tracer } from "../../src/attention/trace/tracer.ts";
 import { Graph } from "../../src/onnx/graph.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { oracleExports } from "../support/oracle.ts";
+import { rotaryDecoder } from "../support/rotary_decoder.ts";
 
 /** Most bytes of traces that `work` holds when it gives some back. */
 async function mostTraceBytes(work: () => Promise<void>): Promise<number> {
@@ -24,6 +25,10 @@ async function mostTraceBytes(work: () => Promise<void>): Promise<number> {
   return most;
 }
 
+function rotary(layers: number): Promise<OnnxModel> {
+  return Promise.resolve(rotaryDecoder({ thetas: new Array<number>(layers).fill(10000), rotated: 8 }));
+}
+
 async function synthetic(layers: number): Promise<OnnxModel> {
   const folder = await Deno.makeTempDir();
   try {
@@ -35,9 +40,18 @@ async function synthetic(layers: number): Promise<OnnxModel> {
   }
 }
 
-Deno.test("finding attention holds the traces of two layers at most", async () => {
+for (
+  const [what, model] of [
+    ["attention", synthetic],
+    ["rotated keys behind a cache", rotary],
+  ] as const
+) {
+  Deno.test(`finding ${what} holds the traces of two layers at most`, () => holdsTwoLayers(model));
+}
+
+async function holdsTwoLayers(make: (layers: number) => Promise<OnnxModel>): Promise<void> {
   const most = async (layers: number): Promise<number> => {
-    const model = await synthetic(layers);
+    const model = await make(layers);
     const bytes = await mostTraceBytes(() => {
       assertEquals(analyse(model).blocks.length, layers);
       return Promise.resolve();
@@ -50,7 +64,7 @@ Deno.test("finding attention holds the traces of two layers at most", async () =
   assertGreater(one, 3 * 2 * 3 * 32 * 20);
   assert(two <= 2 * one, `${two} bytes for two layers, ${one} for one`);
   assertEquals(eight, two);
-});
+}
 
 Deno.test("what is traced again has the origins that it had, whichever value is first", async () => {
   for (const { model: name, file, path } of [...oracleExports("gpt2"), ...oracleExports("t5")]) {

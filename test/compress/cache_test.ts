@@ -1,9 +1,10 @@
 /** `compress --cache`: a decoder that keeps r2 numbers per head, or the latent z, said in the report and true of the file. */
 import { assert, assertEquals, assertRejects } from "@std/assert/mod.js";
-import type { CompressionReport } from "../../src/compress/artifact.ts";
+import type { CacheLayout, CompressionReport } from "../../src/compress/artifact.ts";
 import { type CompressionRequest, resolveOptions } from "../../src/compress/options.ts";
 import { writeModelFolder } from "../../src/compress/write_folder.ts";
 import { TuckerdError } from "../../src/errors.ts";
+import type { Ranks } from "../../src/tucker/types.ts";
 import { assertNear } from "../support/close.ts";
 import { openTestCompressor } from "../support/compressors.ts";
 import { temporaryFolder } from "../support/folder.ts";
@@ -45,33 +46,40 @@ Deno.test("the cache holds r2 numbers per head, and the outputs are those with a
 
 /** How a layer of three heads of 12 is kept at r1 = 9, r2 = 6. */
 const LATENT = { kind: "latent", heads: 1, size: 9 } as const;
+const whole = { kind: "full", heads: 3, size: 12 } as const;
+const BOTH = { key: LATENT, value: { ...LATENT, size: 0 } } as const;
+
+/** The same with the cosines and sines of a position beside z, for all layers. */
+function withRotation(count: number): CacheLayout {
+  return { ...BOTH, key: { ...LATENT, size: 9 + count, rotation: count } };
+}
 
 Deno.test("a compressed cache holds z where that is smaller, and clients find its shapes in the file", async () => {
-  // 9 < 2·3·6 numbers; llama's keys are rotated, and 9 < 4·6 for its values. fp16 in the file, float32 outside.
+  // 9 < 2·3·6 numbers; for rotated keys 9 < 4·12 + 4·6 in each layer, and the first keeps 12 coefficients. fp16 in the file, float32 outside.
   const cases = [
     {
       model: "gpt2",
       path: decoder("gpt2"),
-      cache: { key: LATENT, value: { ...LATENT, size: 0 } },
+      caches: [BOTH, BOTH, BOTH],
       before: 4 * 3 * 72,
       after: 4 * 3 * 9,
     },
     {
       model: "llama",
       path: decoder("llama"),
-      cache: { key: { kind: "full", heads: 4, size: 12 }, value: LATENT },
+      caches: [withRotation(12), BOTH],
       before: 4 * 2 * 96,
-      after: 4 * 2 * (48 + 9),
+      after: 4 * (2 * 9 + 12),
     },
     {
       model: "llama-gqa",
       path: oracleFormats().find(({ file, model }) => model === "llama-gqa" && file.startsWith("fp16/"))!.path,
-      cache: { key: { kind: "full", heads: 2, size: 8 }, value: LATENT },
+      caches: [withRotation(8), BOTH],
       before: 2 * 2 * 32,
-      after: 2 * 2 * (16 + 9),
+      after: 2 * (2 * 9 + 8),
     },
-  ] as const;
-  for (const { model, path, cache, before, after } of cases) {
+  ];
+  for (const { model, path, caches, before, after } of cases) {
     await using opened = await openTestCompressor(path);
     await using folder = await temporaryFolder();
     const out = `${folder.path}/out`;
@@ -79,18 +87,35 @@ Deno.test("a compressed cache holds z where that is smaller, and clients find it
     const options = { out, execution: "factored", cache: "compressed" } as const;
     const { totals, layers } = await writeModelFolder(opened.compressor, resolveOptions({ ranks }), options);
     assertEquals(totals.kvBytesPerToken, { before, after }, model);
-    assertEquals(layers.map((layer) => layer.cache), layers.map(() => cache), model);
+    assertEquals(layers.map(({ cache }) => cache), caches, model);
     const report = JSON.parse(await Deno.readTextFile(`${out}/tuckerd.json`)) as CompressionReport;
-    assertEquals(report.layers[0]!.cache, cache, model);
+    assertEquals(report.layers.map(({ cache }) => cache), caches, model);
     await using session = await TestSession.load({ path: `${out}/onnx/model.onnx` });
     const outputs = await session.run(caseInputs(oracleReference(model), "single"));
-    for (const part of ["key", "value"] as const) {
-      const { heads, size } = cache[part];
-      const [, h, , s] = session.inputShapes[`past_key_values.0.${part}`]!;
-      assertEquals([h, s], [heads, size], `${model} ${part}`);
-      assertEquals(outputs[`present.0.${part}`]!.shape, [1, heads, 11, size], `${model} ${part}`);
+    for (const [layer, cache] of caches.entries()) {
+      for (const part of ["key", "value"] as const) {
+        const { heads, size } = cache[part];
+        const [, h, , s] = session.inputShapes[`past_key_values.${layer}.${part}`]!;
+        assertEquals([h, s], [heads, size], `${model} ${layer} ${part}`);
+        assertEquals(outputs[`present.${layer}.${part}`]!.shape, [1, heads, 11, size], `${model} ${layer} ${part}`);
+      }
     }
   }
+});
+
+Deno.test("rotated keys are made from z only where that is smaller with the coefficients of their rotation", async () => {
+  await using opened = await openTestCompressor(decoder("llama"));
+  const keysAt = async (ranks: Ranks, layers: string) => {
+    await using folder = await temporaryFolder();
+    const options = { out: `${folder.path}/out`, execution: "factored", cache: "compressed" } as const;
+    const report = await writeModelFolder(opened.compressor, resolveOptions({ ranks, layers }), options);
+    return report.layers.map(({ cache }) => [cache!.key.kind, cache!.value.kind]);
+  };
+  // Keys of 48 numbers and values of 4·1 against z of r1 and 12 coefficients: 52 to r1 + 12 for one layer, 104 to 2·r1 + 12 for two.
+  assertEquals(await keysAt([39, 1, 4], "1"), [["full", "full"], ["latent", "latent"]]);
+  assertEquals(await keysAt([40, 1, 4], "1"), [["full", "full"], ["full", "per-head"]]);
+  assertEquals(await keysAt([45, 1, 4], "all"), [["latent", "latent"], ["latent", "latent"]]);
+  assertEquals(await keysAt([46, 1, 4], "all"), [["full", "per-head"], ["full", "per-head"]]);
 });
 
 Deno.test("an operator that rotates its keys inside keeps them whole beside values in r2 numbers per head", async () => {
@@ -125,7 +150,6 @@ Deno.test("matrices decomposed alone have a z each, and layers choose one by one
     const { layers } = await writeModelFolder(opened.compressor, resolveOptions(request), options);
     return layers.map(({ cache }) => [cache?.key, cache?.value]);
   };
-  const whole = { kind: "full", heads: 3, size: 12 } as const;
   assertEquals(await layersAt({ mode: "3d-tucker", ranks: [9, 6, 4], layers: "1" }), [
     [whole, whole],
     [LATENT, LATENT],
@@ -137,6 +161,22 @@ Deno.test("matrices decomposed alone have a z each, and layers choose one by one
     [perHead, perHead],
     [whole, whole],
   ]);
+});
+
+Deno.test("of keys that LASER truncates a compressed cache holds the rank's numbers", async () => {
+  await using opened = await openTestCompressor(decoder("gpt2"));
+  await using folder = await temporaryFolder();
+  const request = resolveOptions({ mode: "laser", laser: { rate: 6, matrices: ["key"] } });
+  const outputs = [];
+  for (const cache of ["full", "compressed"] as const) {
+    const out = `${folder.path}/${cache}`;
+    const { layers } = await writeModelFolder(opened.compressor, request, { out, execution: "factored", cache });
+    const key = cache === "full" ? whole : { kind: "latent", heads: 1, size: layers[0]!.matrixRanks!.k };
+    assertEquals(layers.map(({ cache }) => cache), layers.map(() => ({ key, value: whole })));
+    await using session = await TestSession.load({ path: `${out}/onnx/model.onnx` });
+    outputs.push((await session.run(caseInputs(oracleReference("gpt2"), "single")))["logits"]!.data);
+  }
+  assertNear(outputs[1]!, outputs[0]!, { atol: 1e-4, rtol: 0, what: "logits" });
 });
 
 Deno.test("stack ranks below 4 make grouped keys and values one per head, and the report says so", async () => {
@@ -152,7 +192,7 @@ Deno.test("a compressed cache that can't be, or that saves nothing, is refused",
   const refused: [string, CompressionRequest, "factored" | "dense", string][] = [
     [oracleExports("bert")[0]!.path, { ranks: [16, 4, 4] }, "factored", "no key-value cache"],
     [decoder("gpt2"), { ranks: [16, 4, 4] }, "dense", "--execution dense"],
-    [decoder("gpt2"), { mode: "laser", laser: { rate: 6 } }, "factored", "864 bytes"],
+    [decoder("gpt2"), { mode: "laser", laser: { rate: 6, matrices: ["query", "value"] } }, "factored", "864 bytes"],
   ];
   for (const [path, request, execution, text] of refused) {
     await using opened = await openTestCompressor(path);

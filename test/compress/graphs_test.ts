@@ -119,6 +119,29 @@ for (const cache of ["full", "per-head", "compressed"] as const) {
   });
 }
 
+Deno.test("a decoder's first and later calls share z and the coefficients of rotated keys: PyTorch's tokens", async () => {
+  const { ranks, greedy: expected } = oracleTucker("llama-gqa").interventions.find(({ name }) =>
+    name === "half-all-layers"
+  )!;
+  const model = await folderOf({
+    "config.json": `${testdata}oracle/llama-gqa/config.json`,
+    "onnx/decoder_model.onnx": `${testdata}oracle_pairs/llama-gqa/onnx/decoder_model.onnx`,
+    "onnx/decoder_with_past_model.onnx": `${testdata}oracle/llama-gqa/onnx-decoders/decoder_with_past_model.onnx`,
+  });
+  await using written = await compressFolder(model, { ranks }, { execution: "factored", cache: "compressed" });
+  const { folder, report } = written;
+  const cache = { heads: 1, kind: "latent" } as const;
+  const [first, other] = [{ ...cache, size: ranks[0] + 8, rotation: 8 }, { ...cache, size: ranks[0] }];
+  const value = { ...cache, size: 0 };
+  const layers = [{ key: first, value }, { key: other, value }];
+  assertEquals(report.layers.map(({ cache }) => cache), [...layers, ...layers]);
+  await using start = await TestSession.load({ path: `${folder}/onnx/decoder_model.onnx` });
+  await using goOn = await TestSession.load({ path: `${folder}/onnx/decoder_with_past_model.onnx` });
+  const [prompt, wanted] = [nestedNumbers(expected!.prompt), nestedNumbers(expected!.new_tokens)];
+  assertEquals(await greedy(goOn, { prompt, count: wanted.length, first: start }), wanted);
+  await Deno.remove(model, { recursive: true });
+});
+
 for (const cache of ["full", "per-head", "compressed"] as const) {
   Deno.test(`an encoder with every form of its decoder, ${cache} cache: token by token PyTorch's logits`, async () => {
     const { ranks, cases } = oracleTucker("t5").interventions.find(({ name }) => name === "half-all-and-cross")!;

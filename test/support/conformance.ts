@@ -189,7 +189,8 @@ export class Conformance {
   ): Promise<void> {
     const model = await loadModel(path);
     for (const { name, ranks, layers, greedy: expected } of this.tucker.interventions) {
-      if (name === "full" || expected === undefined || only?.includes(name) === false) continue;
+      const wanted = only?.includes(name) ?? name !== "full";
+      if (expected === undefined || !wanted) continue;
       const factors = new Map(
         layers.map(({ layer }) => [Number(layer), this.#factorsOf(this.#reconstruction(name, Number(layer)), ranks)]),
       );
@@ -220,8 +221,9 @@ export class Conformance {
     return past || !file.endsWith("decoder_with_past_model.onnx");
   }
 
-  /** Name of a layer's reconstruction; models with one set of ranks store it once, as `half`. */
+  /** Name of a layer's reconstruction; models with one set of ranks store it once, as `half`. Full ranks give the original. */
   #reconstruction(intervention: string, layer: number): string {
+    if (intervention === "full") return `layer${layer}.W`;
     const own = `${intervention}.layer${layer}.W_hat`;
     return this.#tensors.has(own) ? own : `half.layer${layer}.W_hat`;
   }

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { chooseForm, extractWeights, findAttention, isReduced, rewriteFactored } from "../../src/attention/mod.ts";
+import { chooseForm, extractWeights, findAttention, rewriteFactored } from "../../src/attention/mod.ts";
+import { canBeLatent } from "../../src/attention/form.ts";
 import type { AttentionBlock, BlockForm } from "../../src/attention/types.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
 import type { Numbers } from "./session.ts";
@@ -48,11 +49,11 @@ export function factored(
   return { model: rewritten.model, feeds: Object.fromEntries(feeds), sizes: Object.fromEntries(sizes) };
 }
 
-/** The form of a 4-D Tucker block. `latent`: z in the cache of whatever runs reduced, also where that isn't smaller. Blocks without a cache run as ever. */
+/** The form of a 4-D Tucker block. `latent`: z in the cache wherever it can be, also where that isn't smaller. Blocks without a cache run as ever. */
 export function factoredForm(block: AttentionBlock, r3: number, cache: CacheOfFactored): BlockForm {
   if (cache !== "latent" || block.cacheNumbersPerToken === 0) {
     return chooseForm(block, "tucker4", { r3, cache: cache === "full" ? "full" : "compressed" });
   }
   const form = chooseForm(block, "tucker4", { r3, cache: "compressed" });
-  return { ...form, latent: (["key", "value"] as const).filter((name) => isReduced(form, name)) };
+  return { ...form, latent: (["key", "value"] as const).filter((name) => canBeLatent(block, form, name)) };
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { canBeLatent } from "../../src/attention/form.ts";
 import type {
   AttentionBiases,
   AttentionBlock,
@@ -22,13 +23,20 @@ interface Matrix {
 
 /**
  * A random form that the block allows, from the projection forms of all decompositions. Blocks with a cache run reduced only
- * where that may be `compressed`.
+ * where that may be `compressed`, and keep z in it only where that may be `latent`.
  */
 export function randomForm(
   block: AttentionBlock,
   random: () => number,
-  cache: "full" | "compressed" = "full",
+  cache: "full" | "compressed" | "latent" = "full",
 ): BlockForm {
+  const form = randomFormOf(block, random, cache);
+  if (cache !== "latent" || block.noLatentCacheBecause !== undefined) return form;
+  const latent = (["key", "value"] as const).filter((name) => canBeLatent(block, form, name) && random() < 0.7);
+  return latent.length === 0 ? form : { ...form, latent };
+}
+
+function randomFormOf(block: AttentionBlock, random: () => number, cache: string): BlockForm {
   const pick = <T>(...values: readonly T[]): T => values[Math.floor(random() * values.length)]!;
   const cached = block.cacheNumbersPerToken > 0 && cache === "full";
   const queryKey = block.queryKeyExpandedBecause === undefined && !cached && random() < 0.7 ? "reduced" : "expanded";

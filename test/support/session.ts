@@ -107,14 +107,21 @@ function emptyPast(
   { batch, sizes }: { readonly batch: number; readonly sizes: Readonly<Record<string, number>> },
 ): types.Tensor {
   const dims = shape.map((size, i) =>
-    i === 0 ? batch : typeof size === "number" ? Math.max(size, 0) : sizes[size] ?? 0
+    i === 0 ? batch : typeof size === "number" ? Math.max(size, 0) : namedSize(size, sizes)
   );
   return type === "float16"
     ? new ort.Tensor("float16", new Uint16Array(0), dims)
     : new ort.Tensor("float32", new Float32Array(0), dims);
 }
 
+/** `layer0.r1`, or a sum such as `layer0.r1 + 8`; 0 for unknown names. */
+function namedSize(name: string, sizes: Readonly<Record<string, number>>): number {
+  const [first, more] = name.split(" + ") as [string, string?];
+  return first in sizes ? sizes[first]! + Number(more ?? 0) : 0;
+}
+
 function tensorOf(type: types.Tensor.Type, nested: Nested): types.Tensor {
+  if (type === "float16") return numbersOf(type, { shape: nestedShape(nested), data: nestedNumbers(nested) });
   const shape = nestedShape(nested);
   const numbers = nestedNumbers(nested);
   if (type === "int64") return new ort.Tensor("int64", BigInt64Array.from(numbers, BigInt), shape);

@@ -10,6 +10,7 @@ import type { Projection } from "../trace/projection.ts";
 import type { Twin } from "../twins.ts";
 import type { BlockForm } from "../types.ts";
 import { biased, fullHeadsOf, gatherLast, keepDimensions } from "./full_heads.ts";
+import { isLatent } from "./latent.ts";
 import type { SiteWriter } from "./site_writer.ts";
 import { writeUngrouped } from "./ungroup.ts";
 
@@ -20,7 +21,8 @@ export function writeExpandedProjections(at: SiteWriter, form: BlockForm): void 
   const nodes = new Map<Projection["node"], Name[]>();
   for (const name of ["query", "key", "value"] as const) {
     const space = name === "value" ? form.valueOutput : form.queryKey;
-    if (space === "reduced" || form[name] === "kept" || at.site[name].fromCache) continue;
+    const elsewhere = space === "reduced" || (name !== "query" && isLatent(form, name));
+    if (elsewhere || form[name] === "kept" || at.site[name].fromCache) continue;
     if (name !== "query" && form.keyValueHeads > at.groups(at.site[name])) {
       if (at.site.fused === undefined) writeUngrouped(at, form, name);
       continue;

@@ -20,13 +20,13 @@ import type { OnnxModel } from "../../onnx/model.ts";
 import { DataType } from "../../onnx/tensor.ts";
 import { tensorInfo } from "../../onnx/value_info.ts";
 import { analyse, type LocatedBlock, locatedBlock } from "../find.ts";
-import { canBeLatent, slotsOf } from "../form.ts";
+import { canBeLatent, coefficientKeepers, makesKeys, slotsOf } from "../form.ts";
 import { isGroupQuery } from "../group_query.ts";
 import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
 import { writeExpandedOutput, writeExpandedProjections, writeTwins } from "./expanded.ts";
 import { writeFused, writeUngroupedOperator } from "./fused.ts";
 import { writeGroupQuery } from "./group_query.ts";
-import { writeReducedQueryKey, writeReducedValueOutput } from "./reduced.ts";
+import { writeLatentKeys, writeReducedQueryKey, writeReducedValueOutput } from "./reduced.ts";
 import { addPackedFactors, packedRoles } from "./packed.ts";
 import { replaceShapeReaders } from "./shapes.ts";
 import { type Factor, SiteWriter } from "./site_writer.ts";
@@ -61,6 +61,7 @@ export function rewriteFactored(
   const writer = new ModelWriter(analysis);
   const slots: FactorSlot[] = [];
   const opset = opsetOf(model);
+  const keepers = coefficientKeepers(analysis.blocks, forms);
   for (const [layer, form] of [...forms].sort(([a], [b]) => a - b)) {
     const block = locatedBlock(analysis, layer);
     checkForm(block, form);
@@ -78,7 +79,9 @@ export function rewriteFactored(
     slots.push(...named);
     block.sites.forEach((site, i) => {
       const label = block.sites.length === 1 ? `tuckerd/layer${layer}` : `tuckerd/layer${layer}.${i}`;
-      const at = new SiteWriter({ writer, tracer: analysis.tracer, site, label, factors, packed });
+      const rotation = block.rotations?.[i];
+      const rotated = rotation && { rotation, keepsCoefficients: keepers.has(layer) };
+      const at = new SiteWriter({ writer, tracer: analysis.tracer, site, label, factors, packed, rotated });
       writeSite(at, form);
       if (i === 0) writeTwins(at, form, block.twins);
     });
@@ -92,12 +95,13 @@ function writeSite(at: SiteWriter, form: BlockForm): void {
   const reduced = form.queryKey === "reduced" || form.valueOutput === "reduced";
   const { fused, query } = at.site;
   const inside = fused !== undefined && query.projection.node === fused.node;
-  if (reduced) replaceShapeReaders(at);
+  if (reduced || makesKeys(form)) replaceShapeReaders(at);
   if (fused !== undefined) {
     if (reduced && isGroupQuery(fused.node)) writeGroupQuery(at, fused, form);
     else if (reduced || inside) writeFused(at, fused, form);
   } else {
     if (form.queryKey === "reduced") writeReducedQueryKey(at, form);
+    else if (makesKeys(form)) writeLatentKeys(at, form);
     if (form.valueOutput === "reduced") writeReducedValueOutput(at, form);
   }
   const grouped = at.groups(at.site.key) < form.keyValueHeads;
@@ -176,7 +180,8 @@ function checkForm(block: LocatedBlock, form: BlockForm): void {
     if (block.noLatentCacheBecause !== undefined) refuse(`no latent cache: ${block.noLatentCacheBecause}`);
     if (!canBeLatent(block, form, name)) {
       refuse(
-        `the ${name} cache can be latent only where ${name} runs reduced from two factors, without a bias of its own`,
+        `the ${name} cache can be latent only where ${name} comes from two factors, and runs reduced without a bias of its own ` +
+          "or is a key whose rotation is known",
       );
     }
   }

@@ -9,7 +9,8 @@
  * Absorbing, as in DeepSeek-V2's multi-head latent attention (arXiv 2405.04434, 2.1.2), wins for few tokens, and expanding
  * for many: they are even at T·H·(r1 − ρ) = G·r1·ρ, for r1 well above ρ at T = G·ρ/H. In ONNX Runtime on a CPU the times
  * cross there too (at ρ = 16 and G = H between 16 and 18 tokens, for r1 of 128 and of 256), so that is the rule: expand if
- * T·H > G·ρ. A site without a past has all its tokens at hand, and expands.
+ * T·H > G·ρ. A site without a past has all its tokens at hand, and expands. Keys that are rotated are always expanded: see
+ * `rotated.ts`.
  *
  * Absorbed scores are computed as (Z (q̃ C_Kᵀ)ᵀ)ᵀ: matrix products copy their second operand into blocks, and the few rows of
  * queries are much smaller than the cache.
@@ -17,7 +18,10 @@
  * @module
  */
 import type { BlockForm, CachedName } from "../types.ts";
+import { isReduced } from "../form.ts";
 import { writeCache, writeEmptyCache } from "./caches.ts";
+import { rotatedScores } from "./rotated.ts";
+import { writeRotatedCache } from "./rotation_cache.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** Whether the cache of key or value holds z. */
@@ -25,12 +29,18 @@ export function isLatent(form: BlockForm, name: CachedName): boolean {
   return form.latent?.includes(name) ?? false;
 }
 
-/** Products of queries [B, G, H/G·T, ρ] with the keys of all positions: [B, G, H/G·T, S], under a name where `output` is one. */
+/**
+ * Products of queries [B, G, H/G·T, ρ], or the graph's own of h numbers, with the keys of all positions: [B, G, H/G·T, S], under a
+ * name where `output` is one.
+ */
 export function latentScores(
   at: SiteWriter,
   form: BlockForm,
   { query, output }: { readonly query: string; readonly output: string | undefined },
 ): string {
+  if (!isReduced(form, "key")) {
+    return rotatedScores(at, form, { query, z: latentCache(at, form, "key"), core: coreOf(at, form, "key"), output });
+  }
   const { all, core, many } = operands(at, form, "key");
   const expand = (name?: string): string => {
     const keys = at.matmul(all, core, { label: "key.all" });
@@ -75,14 +85,19 @@ interface Operands {
 
 function operands(at: SiteWriter, form: BlockForm, name: CachedName): Operands {
   const all = latentCache(at, form, name);
-  const b = at.factor(`${name}.b`);
-  const split = at.reshape(b, [0, form.keyValueHeads, -1], { label: `${name}.core.heads` });
-  const core = at.transpose(split, [1, 0, 2], `${name}.core`);
+  const core = coreOf(at, form, name);
   if (at.site[name].past === undefined) return { all, core, many: undefined };
   const tokens = at.size(at.site.query.projection.input, 1);
   const heads = at.writer.integers([at.site.query.heads]);
   const rows = at.node("Mul", [tokens, heads], { label: "query.rows.count" });
-  return { all, core, many: at.node("Greater", [rows, at.size(b, 1)], { label: `${name}.many` }) };
+  const columns = at.size(at.factor(`${name}.b`), 1);
+  return { all, core, many: at.node("Greater", [rows, columns], { label: `${name}.many` }) };
+}
+
+/** The heads' parts of a last factor, [G, r1, ρ]. */
+function coreOf(at: SiteWriter, form: BlockForm, name: CachedName): string {
+  const split = at.reshape(at.factor(`${name}.b`), [0, form.keyValueHeads, -1], { label: `${name}.core.heads` });
+  return at.transpose(split, [1, 0, 2], `${name}.core`);
 }
 
 /**
@@ -99,7 +114,10 @@ function latentCache(at: SiteWriter, form: BlockForm, name: CachedName): string 
       const split = at.reshape(at.narrow(holder, form[holder]), [0, 0, 1, -1], { label: "latent.split" });
       return at.transpose(split, [0, 2, 1, 3], "latent");
     };
-    return writeCache(at, holder, fresh, { heads: 1, size: at.slot(`${holder}.b`).shape[0]! });
+    const size = at.slot(`${holder}.b`).shape[0]!;
+    return holder === "value" || isReduced(form, "key")
+      ? writeCache(at, holder, fresh, { heads: 1, size })
+      : writeRotatedCache(at, fresh, size);
   });
   if (name !== holder) writeEmptyCache(at, name, all);
   return all;

@@ -98,7 +98,7 @@ function originalMatrix(at: SiteWriter, name: Name): string {
 }
 
 /** A new constant in the block's element type. */
-function constant(
+export function constant(
   at: SiteWriter,
   { label, values, shape = [values.length] }: {
     readonly label: string;

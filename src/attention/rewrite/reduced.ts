@@ -1,14 +1,16 @@
 /**
  * The reduced space: scores, values and contexts in ρ = r2 numbers per head. Where the block has a cache, that holds ρ
- * numbers per head too, or the latent z.
+ * numbers per head too, or the latent z, which keys of full size can be made from as well.
  *
  * @module
  */
+import { floatAttribute } from "../../onnx/node.ts";
 import { isCached } from "../cache.ts";
 import type { BlockForm, CachedName } from "../types.ts";
 import { outputScale } from "../matrices.ts";
 import { headsWidth, writeCache } from "./caches.ts";
 import { isLatent, latentContext, latentScores } from "./latent.ts";
+import { queryType } from "./rotated.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /**
@@ -16,18 +18,49 @@ import type { SiteWriter } from "./site_writer.ts";
  * softmax drops them. With G < H key heads, the queries of a group stand below each other: [B, G, H/G·T, ρ].
  */
 export function writeReducedQueryKey(at: SiteWriter, form: BlockForm): void {
-  const { query, key, scores } = at.site;
-  const { heads } = query;
-  const groups = form.keyValueHeads;
+  const { query, key } = at.site;
   const scaledQuery = at.scaled(at.projectQuery(form.query), query.scale * key.scale, "scale");
-  const q = at.transpose(at.reshape(scaledQuery, [0, 0, heads, -1], { label: "query.heads" }), [0, 2, 1, 3], "query");
-  const grouped = groups < heads ? at.reshape(q, [0, groups, -1, 0], { label: "query.groups" }) : q;
+  const split = at.reshape(scaledQuery, [0, 0, query.heads, -1], { label: "query.heads" });
+  writeScores(at, form, {
+    query: at.transpose(split, [0, 2, 1, 3], "query"),
+    product: (grouped, output) =>
+      isLatent(form, "key")
+        ? latentScores(at, form, { query: grouped, output })
+        : at.matmul(grouped, keysAcross(at, form), { label: "scores", output }),
+  });
+}
+
+/** Scores from the graph's own queries and keys of full size that are made from z. */
+export function writeLatentKeys(at: SiteWriter, form: BlockForm): void {
+  const { query: { heads }, scores } = at.site;
+  const product = at.graph.producer(scores)!;
+  const operand = product.input[0]!;
+  const query = at.rank(operand) === 3 ? splitHeads(at, operand, heads) : operand;
+  const alpha = floatAttribute(product, "alpha", 1);
+  const scaled = alpha === 1
+    ? query
+    : at.node("Mul", [query, at.writer.scalar(alpha, queryType(at))], { label: "scale" });
+  writeScores(at, form, {
+    query: scaled,
+    product: (grouped, output) => latentScores(at, form, { query: grouped, output }),
+  });
+}
+
+/** Puts a product of queries [B, H, T, ·] with keys in place of the graph's. Queries of a group stand below each other. */
+function writeScores(
+  at: SiteWriter,
+  form: BlockForm,
+  { query, product: multiply }: {
+    readonly query: string;
+    readonly product: (grouped: string, output: string | undefined) => string;
+  },
+): void {
+  const { query: { heads }, scores } = at.site;
+  const groups = form.keyValueHeads;
+  const grouped = groups < heads ? at.reshape(query, [0, groups, -1, 0], { label: "query.groups" }) : query;
   const flat = at.rank(scores) === 3;
   const direct = groups === heads && !flat;
-  const output = direct ? scores : undefined;
-  const product = isLatent(form, "key")
-    ? latentScores(at, form, { query: grouped, output })
-    : at.matmul(grouped, keysAcross(at, form), { label: "scores", output });
+  const product = multiply(grouped, direct ? scores : undefined);
   if (direct) return;
   const split = groups < heads
     ? at.reshape(product, [0, heads, -1, 0], { label: "scores.heads", output: flat ? undefined : scores })
@@ -109,6 +142,6 @@ function joinHeads(at: SiteWriter, input: string, to: { readonly label: string; 
 /** [B·H, T, S] to [B, H, T, S]. */
 function splitHeads(at: SiteWriter, input: string, heads: number): string {
   const parts = [at.writer.integers([-1, heads]), at.size(input, 1), at.size(input, 2)];
-  const shape = at.node("Concat", parts, { label: "probabilities.shape", attributes: { axis: 0n } });
-  return at.node("Reshape", [input, shape], { label: "probabilities.split" });
+  const shape = at.node("Concat", parts, { label: "heads.shape", attributes: { axis: 0n } });
+  return at.node("Reshape", [input, shape], { label: "heads.split" });
 }

@@ -6,6 +6,7 @@
 import type { Graph } from "../../onnx/graph.ts";
 import { type AttributeValue, type GraphProto, makeNode } from "../../onnx/node.ts";
 import type { HeadView } from "../heads.ts";
+import type { KeyRotation } from "../rotation.ts";
 import type { Site } from "../site.ts";
 import type { Tracer } from "../trace/tracer.ts";
 import type { FactorRole, FactorSlot, ProjectionForm } from "../types.ts";
@@ -26,6 +27,13 @@ export interface Factor {
   readonly value: string | undefined;
 }
 
+/** What a site does to keys that are made from z. */
+export interface RotatedKeys {
+  readonly rotation: KeyRotation;
+  /** Whether its cache holds the rotation's coefficients: the first one that is rotated so keeps them for all. */
+  readonly keepsCoefficients: boolean;
+}
+
 /** The projections that may come from one product. */
 const PACKED = ["query", "key", "value"] as const;
 
@@ -37,6 +45,7 @@ export class SiteWriter {
   readonly #label: string;
   readonly #factors: ReadonlyMap<FactorRole, Factor>;
   readonly #packed: PackedFactors | undefined;
+  readonly #rotated: RotatedKeys | undefined;
   readonly #made = new Map<string, string>();
 
   constructor(options: {
@@ -46,12 +55,14 @@ export class SiteWriter {
     readonly label: string;
     readonly factors: readonly Factor[];
     readonly packed?: PackedFactors | undefined;
+    readonly rotated?: RotatedKeys | undefined;
   }) {
     this.writer = options.writer;
     this.tracer = options.tracer;
     this.site = options.site;
     this.#label = options.label;
     this.#packed = options.packed;
+    this.#rotated = options.rotated;
     this.#factors = new Map(options.factors.map((factor) => [factor.slot.role, factor]));
   }
 
@@ -63,6 +74,12 @@ export class SiteWriter {
   /** Element type in which the block computes. */
   get elementType(): number {
     return this.site.query.projection.elementType;
+  }
+
+  /** What is done to keys that are made from z. */
+  get rotated(): RotatedKeys {
+    if (this.#rotated === undefined) throw new TypeError("the way of the keys isn't known");
+    return this.#rotated;
   }
 
   /** Whether the block's form has this factor. */

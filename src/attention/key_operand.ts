@@ -1,0 +1,146 @@
+/**
+ * The keys that a product of scores reads, as linear views: which element is which number of which head and position, and that
+ * past positions stand there as they were given out.
+ *
+ * @module
+ */
+import type { Site } from "./site.ts";
+import type { LinearTerm, LinearTrace, LinearTracer } from "./trace/linear.ts";
+import type { Tracer } from "./trace/tracer.ts";
+import { broadcastIndex } from "./trace/value.ts";
+
+/** The keys of all positions, of which the last `tokens` are new. */
+export interface KeyOperand {
+  readonly batch: number;
+  readonly tokens: number;
+  readonly past: number;
+  /** Times the keys that the model gives out. */
+  readonly multiple: number;
+  /** Summands of number j of a head at a position. */
+  readonly at: (row: number, head: number, position: number, j: number) => readonly LinearTerm[];
+}
+
+/**
+ * Reads the keys of a site, or says why they can't be made again: they aren't linear in what its projection makes, or the past isn't
+ * what was given out.
+ */
+export function readKeyOperand(tracer: Tracer, linear: LinearTracer, site: Site): KeyOperand | string {
+  const { graph, key, scores, present } = site;
+  const [batch, tokens] = tracer.value(graph, key.projection.input).shape as [number, number];
+  const name = graph.producer(scores)!.input[1]!;
+  const trace = linear.trace(graph, name);
+  if (trace === undefined) return linear.problem;
+  const operand = operandOf(tracer, site, { trace, batch, tokens });
+  if (operand === undefined) return `the keys ${name} have shape [${trace.shape}], which isn't heads of positions`;
+  const by = operand.past === 0 ? undefined : pastScale(tracer, site, operand);
+  if (by === undefined && operand.past > 0) return `the keys ${name} don't begin with those of the cache as they are`;
+  const given = linear.trace(graph, present.key!);
+  if (given === undefined) return linear.problem;
+  const multiple = givenMultiple(given, site, { operand, by });
+  return multiple === undefined
+    ? `the cache ${present.key} holds other keys than the product of the scores reads`
+    : { ...operand, multiple };
+}
+
+/** How the operand's elements are ordered; undefined where it isn't heads of positions. */
+function operandOf(
+  tracer: Tracer,
+  { graph, key, scores }: Site,
+  { trace, batch, tokens }: { readonly trace: LinearTrace; readonly batch: number; readonly tokens: number },
+): Omit<KeyOperand, "multiple"> | undefined {
+  const lead = tracer.value(graph, scores).shape!.slice(0, -2);
+  const [a, b] = trace.shape.slice(-2) as [number, number];
+  const { heads, headSize: h } = key;
+  const transposed = readsAcross(tracer, { graph, scores });
+  const positions = transposed ? b : a;
+  const stacked = String(lead) === String([batch, heads]) || String(lead) === String([batch * heads]);
+  const fits = stacked && (transposed ? a : b) === h && positions >= tokens;
+  if (!fits) return undefined;
+  const matrices = broadcastIndex(trace.shape.slice(0, -2), lead);
+  return {
+    batch,
+    tokens,
+    past: positions - tokens,
+    at: (row, head, position, j) => {
+      const start = matrices[row * heads + head]! * a * b;
+      return trace.elements[transposed ? start + j * positions + position : start + position * h + j]!;
+    },
+  };
+}
+
+/** Whether the product of scores reads keys as [h, positions]: their last size is that of the scores in both probes. */
+function readsAcross(tracer: Tracer, { graph, scores }: Pick<Site, "graph" | "scores">): boolean {
+  const key = graph.producer(scores)!.input[1]!;
+  return tracer.runs.every((run) => run.value(graph, scores).shape!.at(-1) === run.value(graph, key).shape!.at(-1));
+}
+
+/** What the past is multiplied by; undefined where it is something else than multiplied. */
+function pastScale(
+  tracer: Tracer,
+  { graph, key }: Site,
+  { batch, past, at }: Omit<KeyOperand, "multiple">,
+): number | undefined {
+  const stored = key.past === undefined ? undefined : tracer.trace(graph, key.past);
+  if (stored?.shape.length !== 4 || stored.shape[2] !== past) return undefined;
+  const [, groups, , h] = stored.shape as [number, number, number, number];
+  if (key.heads % groups !== 0) return undefined;
+  const scale = at(0, 0, 0, 0)[0]?.scale;
+  for (let row = 0; row < batch; row++) {
+    for (let head = 0; head < key.heads; head++) {
+      const group = Math.floor(head / (key.heads / groups));
+      for (let position = 0; position < past; position++) {
+        for (let j = 0; j < h; j++) {
+          const origin = stored.origin[((row * groups + group) * past + position) * h + j];
+          const [term, ...others] = at(row, head, position, j);
+          const same = others.length === 0 && term?.origin === origin && term?.coefficient === -1 &&
+            term?.offset === 0 && term?.scale === scale;
+          if (!same) return undefined;
+        }
+      }
+    }
+  }
+  return scale;
+}
+
+/**
+ * The number by which the keys that the model gives out, [B, G, S, h], are multiplied in the operand, at all positions: `by`, where
+ * there is a past. Undefined where they are others.
+ */
+function givenMultiple(
+  { shape, elements }: LinearTrace,
+  { key: { heads, headSize: h } }: Site,
+  { operand, by }: { readonly operand: Omit<KeyOperand, "multiple">; readonly by: number | undefined },
+): number | undefined {
+  const { batch, tokens, past, at } = operand;
+  const [, groups] = shape as [number, number];
+  const positions = past + tokens;
+  if (String(shape) !== String([batch, groups, positions, h]) || heads % groups !== 0) return undefined;
+  const first = elements[0]![0];
+  const multiple = by ?? (first && at(0, 0, 0, 0)[0]!.scale / first.scale);
+  if (multiple === undefined) return undefined;
+  for (let row = 0; row < batch; row++) {
+    for (let head = 0; head < heads; head++) {
+      const group = Math.floor(head / (heads / groups));
+      for (let position = 0; position < positions; position++) {
+        for (let j = 0; j < h; j++) {
+          const given = elements[((row * groups + group) * positions + position) * h + j]!;
+          if (!areMultiples(at(row, head, position, j), given, multiple)) return undefined;
+        }
+      }
+    }
+  }
+  return multiple;
+}
+
+function areMultiples(terms: readonly LinearTerm[], of: readonly LinearTerm[], by: number): boolean {
+  return terms.length === of.length && terms.every((term, i) => {
+    const other = of[i]!;
+    return term.origin === other.origin && term.coefficient === other.coefficient &&
+      isNear(term.scale, by * other.scale) && isNear(term.offset, by * other.offset);
+  });
+}
+
+/** Whether two numbers are equal but for rounding. */
+export function isNear(a: number, b: number): boolean {
+  return Math.abs(a - b) <= 1e-6 * Math.max(Math.abs(a), Math.abs(b));
+}

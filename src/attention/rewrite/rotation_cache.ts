@@ -1,0 +1,73 @@
+/**
+ * The cache of layers whose keys are rotated: z, and beside it in the first of those that are rotated alike the coefficients of each
+ * position (cosines and sines), as the graph computes them in the call in which its token comes.
+ *
+ * @module
+ */
+import { writeCache } from "./caches.ts";
+import { gatherLast } from "./full_heads.ts";
+import type { SiteWriter } from "./site_writer.ts";
+
+/** z of all positions, [B, 1, S, r]. The cache that the model gives out holds their coefficients too, where this layer keeps them. */
+export function writeRotatedCache(at: SiteWriter, fresh: () => string, size: number | string): string {
+  const { rotation, keepsCoefficients } = at.rotated;
+  if (!keepsCoefficients) return writeCache(at, "key", fresh, { heads: 1, size });
+  const { count, group } = rotation;
+  const joined = (): string => {
+    const parts = [fresh(), freshCoefficients(at)];
+    return at.node("Concat", parts, { label: "latent.rotated", attributes: { axis: -1n } });
+  };
+  const width = typeof size === "number" ? size + count : `${size} + ${count}`;
+  const all = writeCache(at, "key", joined, { heads: 1, size: width });
+  const [start, end, last, axis] = [0, -count, Number.MAX_SAFE_INTEGER, 3].map((number) =>
+    at.writer.integers([number])
+  );
+  at.shared(coefficientsOf(group), () => at.node("Slice", [all, end!, last!, axis!], { label: "rotation.all" }));
+  return at.node("Slice", [all, start!, end!, axis!], { label: "latent.all" });
+}
+
+/** The coefficients of all positions, [B, 1, S, count], as the first layer that is rotated so keeps them. */
+export function allCoefficients(at: SiteWriter): string {
+  return at.shared(coefficientsOf(at.rotated.rotation.group), () => {
+    throw new TypeError("no layer before keeps the coefficients of the rotation");
+  });
+}
+
+/** Some of the coefficients of all positions, [B, 1, S, ·]. */
+export function pickedCoefficients(at: SiteWriter, index: readonly number[]): string {
+  return at.shared(
+    `${coefficientsOf(at.rotated.rotation.group)} at ${index}`,
+    () => gatherLast(at, allCoefficients(at), { index, label: "rotation" }),
+  );
+}
+
+/** Coefficients of the new tokens, [B, 1, T, count]. */
+function freshCoefficients(at: SiteWriter): string {
+  const { rotation: { coefficients, order } } = at.rotated;
+  const ones = at.writer.integers([1, 1, 1]);
+  const shape = at.node("Concat", [at.size(at.site.key.projection.input, 0), ones], {
+    label: "rotation.batch",
+    attributes: { axis: 0n },
+  });
+  const parts = coefficients.map(({ name, axes, batched, width, index }) => {
+    const typed = at.node("Cast", [name], { label: "rotation.typed", attributes: { to: BigInt(at.elementType) } });
+    const across = inOrder(axes) ? typed : at.transpose(typed, axes, "rotation.across");
+    const rows = at.reshape(across, [batched ? 0 : 1, 1, -1, width], { label: "rotation.rows" });
+    const whole = index.length === width && inOrder(index);
+    const picked = whole ? rows : gatherLast(at, rows, { index, label: "rotation.picked" });
+    return at.node("Expand", [picked, shape], { label: "rotation.new" });
+  });
+  const joined = parts.length === 1
+    ? parts[0]!
+    : at.node("Concat", parts, { label: "rotation.joined", attributes: { axis: -1n } });
+  return inOrder(order) ? joined : gatherLast(at, joined, { index: order, label: "rotation.order" });
+}
+
+/** Whether places are those that their order gives. */
+export function inOrder(places: readonly number[]): boolean {
+  return places.every((place, i) => place === i);
+}
+
+function coefficientsOf(group: string): string {
+  return `rotation ${group}`;
+}

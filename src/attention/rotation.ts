@@ -1,0 +1,104 @@
+/**
+ * How a graph turns projected keys into those that it caches: a rotary embedding, of all of a head's numbers or of some, in any
+ * order, written out in whatever operators.
+ *
+ *     number j of a head at position s = Σ coefficient(s) · scale · (projected number + its bias), one term or two
+ *
+ * Coefficients are the same for all heads: cosines and sines of the position's angles, as the graph computes them for the new
+ * tokens of a call. They are all that has to be kept of a position, besides what keys are projected from, to make its keys again.
+ *
+ * @module
+ */
+import { type CoefficientPlaces, type Coefficients, readCoefficients } from "./coefficients.ts";
+import { readKeyOperand } from "./key_operand.ts";
+import { readTurned, TermReader, type Turned } from "./rotation_terms.ts";
+import type { Site } from "./site.ts";
+import { readersOf } from "./space.ts";
+import type { Identities } from "./trace/identity.ts";
+import { LinearTracer } from "./trace/linear.ts";
+import type { Tracer } from "./trace/tracer.ts";
+import type { AttentionBlock } from "./types.ts";
+
+/** What a site does to its keys, from the projection to the product with the queries. */
+export interface KeyRotation extends Omit<Turned, "identities" | "places"> {
+  /** Where the coefficients of new tokens are found; none where nothing depends on positions. */
+  readonly coefficients: readonly Coefficients[];
+  /** For each coefficient its place in those, one behind the other. */
+  readonly order: readonly number[];
+  /** Number of coefficients. */
+  readonly count: number;
+  /** Equal for sites whose coefficients are the same numbers; empty where there are none. */
+  readonly group: string;
+}
+
+/** What values are read with. */
+export interface RotationReader {
+  readonly tracer: Tracer;
+  readonly identities: Identities;
+}
+
+/** What a site does to its keys, or why that isn't known. */
+function readRotation({ tracer, identities }: RotationReader, site: Site): KeyRotation | string {
+  const { graph, key } = site;
+  if (key.fromCache) return "another call fills its cache";
+  const stream = tracer.value(graph, key.projection.input).shape;
+  if (key.reordered || stream?.length !== 3) {
+    return `its input ${key.projection.input} isn't [batch, positions, hidden]`;
+  }
+  const { problem } = readersOf(tracer, site, ["key"]);
+  if (problem !== undefined) return problem;
+  const linear = new LinearTracer(tracer, key.projection.node);
+  const operand = readKeyOperand(tracer, linear, site);
+  if (typeof operand === "string") return operand;
+  const source = tracer.trace(key.projection.graph, key.projection.node.output[0]!)!;
+  const reader = new TermReader(key, { operand, first: source.origin[0]! });
+  const read = (coefficient: number): number | undefined => {
+    const { source: { graph, name }, index } = linear.coefficient(coefficient);
+    return identities.elements(graph, name)?.[index];
+  };
+  const turned = readTurned(reader, read);
+  if (turned === undefined) return "its heads and positions aren't all rotated in the same way";
+  return withCoefficients(tracer, linear, turned) ??
+    "the coefficients of its rotation aren't [batch, positions, numbers]";
+}
+
+/** What all sites of a block do to their keys, or why those can't be made from z. */
+export function describeRotation(
+  reader: RotationReader,
+  sites: readonly Site[],
+): Pick<AttentionBlock, "keyRotation" | "noLatentKeysBecause"> & { readonly rotations?: readonly KeyRotation[] } {
+  const read = sites.map((site) => readRotation(reader, site));
+  const rotations = read.filter((rotation) => typeof rotation !== "string");
+  const problem = read.find((rotation) => typeof rotation === "string") ?? conflict(rotations);
+  if (problem !== undefined) return { noLatentKeysBecause: problem };
+  const [{ count }] = rotations as [KeyRotation];
+  const group = count === 0 ? "" : rotations.map((rotation) => rotation.group).join("; ");
+  return { rotations, keyRotation: { coefficients: count, group } };
+}
+
+/** Why one site can't read what another has kept; undefined if it can. */
+function conflict([first, ...others]: readonly KeyRotation[]): string | undefined {
+  const way = ({ terms, bias, multiple }: KeyRotation): string => JSON.stringify([terms, bias && [...bias], multiple]);
+  return others.every((other) => way(other) === way(first!))
+    ? undefined
+    : "the graph's branches don't rotate its keys in the same way";
+}
+
+/** The rotation with the places of its coefficients; undefined where those aren't laid out by batch and positions. */
+function withCoefficients(
+  tracer: Tracer,
+  linear: LinearTracer,
+  { identities, places, ...turned }: Turned,
+): KeyRotation | undefined {
+  const given = places.map((rows): CoefficientPlaces => ({
+    source: linear.coefficient(rows[0]![0]!).source,
+    places: rows.map((row) => row.map((number) => linear.coefficient(number).index)),
+  }));
+  const read = readCoefficients(tracer, given);
+  return read && {
+    ...turned,
+    ...read,
+    count: places.length,
+    group: places.length === 0 ? "" : identities.join(" "),
+  };
+}
