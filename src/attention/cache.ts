@@ -4,6 +4,7 @@
  * @module
  */
 import { floatBytes } from "../onnx/tensor.ts";
+import { isPlain } from "./rows.ts";
 import type { Site } from "./site.ts";
 import type { AttentionBlock, CachedName } from "./types.ts";
 
@@ -37,6 +38,10 @@ function cacheType(sites: readonly Site[]): number | undefined {
 function latentProblem(sites: readonly Site[]): string | undefined {
   if (!sites.some((site) => PARTS.some((name) => isCached(site, name)))) return "the graph has no key-value cache";
   if (sites.some(({ fused }) => fused !== undefined)) return "an attention operator keeps its cache inside";
+  const turned = sites.some(({ query, key, value }) =>
+    [query, key, value].some(({ order }) => order && !isPlain(order))
+  );
+  if (turned) return "its rows aren't in the order [batch, positions]";
   const missing = PARTS.find((name) => sites.some((site) => site.present[name] === undefined && !site[name].fromCache));
   return missing === undefined ? undefined : `the graph doesn't give its ${missing} cache out wherever the layer runs`;
 }

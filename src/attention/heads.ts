@@ -5,6 +5,7 @@
  * @module
  */
 import { sizeOf } from "../onnx/tensor.ts";
+import { type RowOrder, rowOrder } from "./rows.ts";
 import type { Projection } from "./trace/projection.ts";
 import type { Source, Trace } from "./trace/trace.ts";
 import type { Tracer } from "./trace/tracer.ts";
@@ -22,8 +23,8 @@ export interface HeadView {
   readonly bias: Float32Array | undefined;
   /** Why the operand is more than a scaled, shifted projection; undefined if it is exactly that. */
   readonly inexact: string | undefined;
-  /** Rows of the projection come in another order than [batch, positions]; unknown and absent where the view isn't exact. */
-  readonly reordered?: true;
+  /** How the projection's input gives its rows as [batch, positions]; absent where it doesn't, or where the view isn't exact. */
+  readonly order?: RowOrder;
   /** Name of the past that stands before the new positions (a cache); undefined without one. */
   readonly past: string | undefined;
   /**
@@ -78,11 +79,10 @@ export function readHeads(tracer: Tracer, trace: Trace, transposed: boolean): He
   }
   const exact = exactColumns(operand, sizes);
   if (typeof exact === "string") return exact;
-  // Where a dimension is 1, rows in the order [positions, batch] stand as those of [batch, positions] do.
-  const shape = tracer.value(projection.graph, projection.input).shape;
-  const turned = exact.inexact === undefined && shape?.length === 3 &&
-    (shape[0] !== batch || shape[1] !== fresh.length);
-  return { ...common(projection, operand, heads), ...exact, ...(turned ? { reordered: true } : {}), past };
+  const { rows: places, ...read } = exact;
+  const lead = tracer.value(projection.graph, projection.input).shape!.slice(0, -1);
+  const order = places && rowOrder(lead, { rows: places, batch });
+  return { ...common(projection, operand, heads), ...read, ...(order === undefined ? {} : { order }), past };
 }
 
 /** Reads an operand, laid out as for `readHeads`, that is nothing but a cache; undefined if it is anything else. */
@@ -166,13 +166,14 @@ interface Sizes {
 }
 
 /**
- * Columns, scale and bias of an exact operand, checked on every element of the probe. Scales or shifts that differ from
- * position to position or from head to head make a view that isn't exact.
+ * Columns, scale and bias of an exact operand, checked on every element of the probe, and the row of every position, batch after
+ * batch, where all heads have the same. Scales or shifts that differ from position to position or from head to head make a view that
+ * isn't exact.
  */
 function exactColumns(
   operand: Operand,
   { heads, batch, fresh, source }: Sizes,
-): Pick<HeadView, "columns" | "scale" | "bias" | "inexact" | "reordered"> | string {
+): Pick<HeadView, "columns" | "scale" | "bias" | "inexact"> & { readonly rows?: Int32Array } | string {
   const { trace, headSize } = operand;
   const width = source.shape.at(-1)!;
   const columns = new Int32Array(heads * headSize).fill(-1);
@@ -180,7 +181,8 @@ function exactColumns(
   const scale = trace.scale[operand.at(0, fresh[0]!, 0)]!;
   if (scale === 0) return "it is multiplied by zero";
   let uneven: string | undefined;
-  let reordered = false;
+  const rows = new Int32Array(batch * fresh.length).fill(-1);
+  let scattered = false;
   for (let m = 0; m < batch * heads; m++) {
     for (let n = 0; n < fresh.length; n++) {
       for (let j = 0; j < headSize; j++) {
@@ -193,7 +195,9 @@ function exactColumns(
           columns[slot] = index % width;
           bias[slot] = shift;
         }
-        if (row !== Math.floor(m / heads) * fresh.length + n) reordered = true;
+        const place = Math.floor(m / heads) * fresh.length + n;
+        if (rows[place] === -1) rows[place] = row;
+        if (rows[place] !== row) scattered = true;
         if (columns[slot] !== index % width) {
           return "its heads aren't laid out as [batch, heads, positions, head size]";
         }
@@ -208,7 +212,7 @@ function exactColumns(
     scale,
     bias: bias.some((value) => value !== 0) ? bias : undefined,
     inexact: undefined,
-    ...(reordered ? { reordered } : {}),
+    ...(scattered ? {} : { rows }),
   };
 }
 

@@ -5,7 +5,9 @@
  */
 import type { Graph } from "../onnx/graph.ts";
 import type { NodeProto } from "../onnx/node.ts";
+import { sizeOf } from "../onnx/tensor.ts";
 import { carriedFrom } from "./carried.ts";
+import { type RowOrder, rowOrder } from "./rows.ts";
 import type { OutputView } from "./site.ts";
 import { isElementwise } from "./trace/arithmetic.ts";
 import { isMovement } from "./trace/movement.ts";
@@ -40,7 +42,9 @@ export function readOutput(tracer: Tracer, graph: Graph, wanted: Wanted): Output
     inexact: trace.inexact,
   });
   if (typeof map === "string") return map;
-  return { projection, ...map, ...biasBehind(tracer, projection) };
+  const { places, ...rest } = map;
+  const order = places && outputOrder(tracer.value(graph, projection.input).shape!.slice(0, -1), places);
+  return { projection, ...rest, ...(order === undefined ? {} : { order }), ...biasBehind(tracer, projection) };
 }
 
 function projectionBehind(tracer: Tracer, graph: Graph, context: string): Projection | undefined {
@@ -65,19 +69,35 @@ function passes(node: NodeProto): boolean {
   return isMovement(node) || isElementwise(node) || node.opType.endsWith("Normalization");
 }
 
-type Rows = Pick<OutputView, "rows" | "scale" | "inexact" | "reordered">;
+/** What is read off a path, and the row of the projection's input at every position, batch after batch. */
+type Rows = Pick<OutputView, "rows" | "scale" | "inexact"> & { readonly places?: Places };
+
+/** Where positions stand among the rows. */
+interface Places {
+  readonly rows: Int32Array;
+  readonly batch: number;
+}
+
+/** The order of the leading axes; rows that were flattened before may be those of [batch, positions] or [positions, batch]. */
+function outputOrder(lead: readonly number[], places: Places): RowOrder | undefined {
+  const { batch, rows } = places;
+  const sizes = [batch, rows.length / batch];
+  return rowOrder(lead, places) ??
+    (lead.length === 1 ? rowOrder(sizes, places) ?? rowOrder(sizes.toReversed(), places) : undefined);
+}
 
 /** Reads rows off the trace of the projection's input, and checks every element of the probe. */
 function exactRows(tracer: Tracer, trace: Trace, wanted: Wanted): Rows | string {
   const source = tracer.sourceOf(trace.origin[0]!).source;
   if (trace.origin[0]! < 0 || source.name !== wanted.context) return "the output projection reads something else too";
-  const places = rowsOf(trace.origin.map((origin) => origin - source.base), source.shape, wanted);
-  if (typeof places === "string") return places;
+  const read = rowsOf(trace.origin.map((origin) => origin - source.base), source.shape, wanted);
+  if (typeof read === "string") return read;
+  const { rows, places } = read;
   const scale = trace.scale[0]!;
   if (trace.scale.some((each) => each !== scale) || trace.offset.some((each) => each !== 0)) {
-    return { rows: places.rows, scale: 1, inexact: "its elements are scaled or shifted differently" };
+    return { rows, scale: 1, inexact: "its elements are scaled or shifted differently" };
   }
-  return { rows: places.rows, scale, inexact: undefined, ...(places.reordered ? { reordered: true } : {}) };
+  return { rows, scale, inexact: undefined, ...(places === undefined ? {} : { places }) };
 }
 
 /** Rows where a norm or a gate stands between: it must keep every element of the context in a place of its own. */
@@ -92,9 +112,9 @@ function inexactRows(
     `between the context and its output projection, ${inexact}, and ${because}`;
   if (carried === undefined) return refused("what becomes of its elements can't be followed");
   if (typeof carried === "string") return refused(carried);
-  const places = rowsOf(carried.index, tracer.value(graph, context).shape!, wanted);
-  if (typeof places === "string") return refused(places);
-  return { rows: places.rows, scale: 1, inexact: `${carried.changedBy} changes it` };
+  const read = rowsOf(carried.index, tracer.value(graph, context).shape!, wanted);
+  if (typeof read === "string") return refused(read);
+  return { rows: read.rows, scale: 1, inexact: `${carried.changedBy} changes it` };
 }
 
 /** Rows of the output matrix by the context's element that each element of the projection's input is. */
@@ -102,13 +122,14 @@ function rowsOf(
   elements: Int32Array,
   shape: readonly number[],
   { heads, headSize }: Wanted,
-): { readonly rows: Int32Array; readonly reordered: boolean } | string {
+): { readonly rows: Int32Array; readonly places?: Places } | string {
   const width = heads * headSize;
   const positions = shape.at(-2)!;
   // A fused operator gives its context as [batch, positions, heads · head size] already.
   const joined = shape.length === 3 && shape[2] === width;
   const rows = new Int32Array(width).fill(-1);
-  let reordered = false;
+  const places = new Int32Array(sizeOf(shape) / width).fill(-1);
+  let scattered = false;
   for (let element = 0; element < elements.length; element++) {
     const index = elements[element]!;
     if (index < 0) return "the output projection reads something else too";
@@ -117,10 +138,13 @@ function rowsOf(
       : placeOf(index, { heads, headSize, positions });
     const row = element % width;
     if (rows[slot] === -1) rows[slot] = row;
-    if (Math.floor(element / width) !== position) reordered = true;
+    const place = Math.floor(element / width);
+    if (places[position] === -1) places[position] = place;
+    if (places[position] !== place) scattered = true;
     if (rows[slot] !== row) return "the heads of its context aren't joined position by position";
   }
-  return rows.includes(-1) ? "its output projection doesn't read all of its context" : { rows, reordered };
+  if (rows.includes(-1)) return "its output projection doesn't read all of its context";
+  return { rows, ...(scattered ? {} : { places: { rows: places, batch: places.length / positions } }) };
 }
 
 /** Where an element of a context [batch, heads, positions, head size] belongs: head and place in it, batch and position. */

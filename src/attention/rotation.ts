@@ -12,6 +12,7 @@
 import { type CoefficientPlaces, type Coefficients, readCoefficients } from "./coefficients.ts";
 import { readKeyOperand } from "./key_operand.ts";
 import { readTurned, TermReader, type Turned } from "./rotation_terms.ts";
+import { isPlain } from "./rows.ts";
 import type { Site } from "./site.ts";
 import { readersOf } from "./space.ts";
 import type { Identities } from "./trace/identity.ts";
@@ -42,7 +43,8 @@ function readRotation({ tracer, identities }: RotationReader, site: Site): KeyRo
   const { graph, key } = site;
   if (key.fromCache) return "another call fills its cache";
   const stream = tracer.value(graph, key.projection.input).shape;
-  if (key.reordered || stream?.length !== 3) {
+  const turned = key.inexact === undefined && (key.order === undefined || !isPlain(key.order));
+  if (turned || stream?.length !== 3) {
     return `its input ${key.projection.input} isn't [batch, positions, hidden]`;
   }
   const { problem } = readersOf(tracer, site, ["key"]);
@@ -56,9 +58,9 @@ function readRotation({ tracer, identities }: RotationReader, site: Site): KeyRo
     const { source: { graph, name }, index } = linear.coefficient(coefficient);
     return identities.elements(graph, name)?.[index];
   };
-  const turned = readTurned(reader, read);
-  if (turned === undefined) return "its heads and positions aren't all rotated in the same way";
-  return withCoefficients(tracer, linear, turned) ??
+  const rotated = readTurned(reader, read);
+  if (rotated === undefined) return "its heads and positions aren't all rotated in the same way";
+  return withCoefficients(tracer, linear, rotated) ??
     "the coefficients of its rotation aren't [batch, positions, numbers]";
 }
 

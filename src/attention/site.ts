@@ -6,6 +6,7 @@
 import type { Graph } from "../onnx/graph.ts";
 import type { NodeProto } from "../onnx/node.ts";
 import type { CachedHeads, HeadView } from "./heads.ts";
+import type { RowOrder } from "./rows.ts";
 import type { Projection } from "./trace/projection.ts";
 
 /** The output projection as the context reaches it. */
@@ -17,8 +18,8 @@ export interface OutputView {
   readonly scale: number;
   /** Why the path from context to projection does more than move and scale elements. */
   readonly inexact: string | undefined;
-  /** The projection reads rows in another order than [batch, positions]; unknown and absent where the path isn't exact. */
-  readonly reordered?: true;
+  /** How the projection's input gives its rows as [batch, positions]; absent where it doesn't, or where the path isn't exact. */
+  readonly order?: RowOrder;
   /** Output bias, d numbers. */
   readonly bias: Float32Array | undefined;
   /** Name of the value that holds projection plus bias. */

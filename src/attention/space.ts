@@ -7,7 +7,9 @@
 import type { Graph } from "../onnx/graph.ts";
 import type { NodeProto } from "../onnx/node.ts";
 import { sizeOf } from "../onnx/tensor.ts";
+import { outputSizes } from "./axis_sizes.ts";
 import type { HeadView } from "./heads.ts";
+import { isPlain } from "./rows.ts";
 import type { Site, SiteParts, SoftmaxPath } from "./site.ts";
 import { isElementwise } from "./trace/arithmetic.ts";
 import { isMovement } from "./trace/movement.ts";
@@ -82,7 +84,7 @@ function queryKeyProblem(
   if (path.notAdditive !== undefined && key.bias !== undefined) {
     return `${path.notAdditive} bends the scores, so the key bias doesn't cancel`;
   }
-  return streamProblem(tracer, query) ?? streamProblem(tracer, key) ?? pastProblem(tracer, graph, key) ??
+  return streamProblem(query, fused) ?? streamProblem(key, fused) ?? pastProblem(tracer, graph, key) ??
     (fused === undefined ? stackProblem(tracer, graph, { name: scores, what: "scores" }) : undefined);
 }
 
@@ -99,28 +101,29 @@ function stackProblem(
 
 function valueOutputProblem(
   tracer: Tracer,
-  { graph, query, value, output, probabilities, fused }: SiteParts,
+  site: SiteParts,
   path: SoftmaxPath,
 ): string | undefined {
+  const { graph, value, output, probabilities, fused } = site;
   if (value.inexact !== undefined) return `value: ${value.inexact}`;
   if (output.inexact !== undefined) return `output: ${output.inexact}`;
-  if (output.reordered || (value.fromCache && query.reordered)) {
-    return "the output's rows aren't in the order [batch, positions]";
+  if (output.order === undefined) return "the output's rows aren't those of [batch, positions] in any order of axes";
+  if (!isPlain(output.order) && outputSizes(tracer, site) === undefined) {
+    return "the sizes of the output can't be told before it is there";
   }
   if (fused !== undefined && path.rowSumBroken !== undefined && value.bias !== undefined) {
     return `${path.rowSumBroken} changes its row sums, so the value bias can't move behind it`;
   }
-  return streamProblem(tracer, value) ?? pastProblem(tracer, graph, value) ??
+  return streamProblem(value, fused) ?? pastProblem(tracer, graph, value) ??
     (fused === undefined ? stackProblem(tracer, graph, { name: probabilities, what: "probabilities" }) : undefined);
 }
 
-/** The rewritten block splits heads off a [batch, positions, d] stream. */
-function streamProblem(tracer: Tracer, view: HeadView): string | undefined {
+/** The rewritten block splits heads off a [batch, positions, d] stream, or one whose rows can be put so; an operator takes no other. */
+function streamProblem(view: HeadView, fused: SiteParts["fused"]): string | undefined {
   if (view.fromCache) return undefined;
-  const { graph, input } = view.projection;
-  if (view.reordered) return `the rows of its input ${input} aren't in the order [batch, positions]`;
-  const shape = tracer.value(graph, input).shape;
-  return shape?.length === 3 ? undefined : `its input ${input} has shape [${shape}], not [batch, positions, hidden]`;
+  const { order, projection: { input } } = view;
+  if (order !== undefined && (fused === undefined || isPlain(order))) return undefined;
+  return `the rows of its input ${input} aren't those of [batch, positions] in any order of axes`;
 }
 
 /** The rewritten block puts new positions behind the past along the third dimension. */

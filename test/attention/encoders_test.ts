@@ -27,8 +27,6 @@ const cannotStack = /^query, key and value read rows of 16, 16, 20 numbers and t
 const convolved = /^the query can't be followed: it comes from Conv \(.*\) instead of a projection$/;
 const axis = /^it runs over axis 1 of \[\d+,3,1\], attention's runs over the last$/;
 const mixed = /^the output projection has 16 rows for 2 heads of 4$/;
-const positionsFirst = /^the rows of its input .* aren't in the order \[batch, positions\]$/;
-const outputPositionsFirst = /^the output's rows aren't in the order \[batch, positions\]$/;
 const inBlocks = /^the query can't be followed: it comes from Pad \(.*\) instead of a projection$/;
 
 const EXPECTED: Readonly<Record<string, Expected>> = {
@@ -40,15 +38,11 @@ const EXPECTED: Readonly<Record<string, Expected>> = {
   roformer: { queryKey: rotated },
   esm: { queryKey: rotated },
   swinv2: { queryKey: /^query: Div \(.*\) changes it$/ },
-  "sam-vision": { queryKey: /not \[batch, positions, hidden\]$/, valueOutput: /not \[batch, positions, hidden\]$/ },
-  wavlm: {
-    queryKey: positionsFirst,
-    valueOutput: outputPositionsFirst,
-  },
+  "sam-vision": { queryKey: positionsToo },
   mobilebert: { left: [cannotStack, cannotStack] },
   squeezebert: { left: [convolved, convolved] },
   convbert: { left: [axis, mixed, axis, mixed] },
-  xlnet: { queryKey: positionsFirst, valueOutput: outputPositionsFirst },
+  xlnet: { queryKey: positionsToo },
   funnel: { queryKey: /^Einsum \(.*\) reads .* too$/ },
 };
 

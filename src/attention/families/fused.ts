@@ -8,6 +8,7 @@
 import type { Graph } from "../../onnx/graph.ts";
 import { intAttribute, intsAttribute, type NodeProto, operatorOf, stringAttribute } from "../../onnx/node.ts";
 import { type HeadView, readHeads } from "../heads.ts";
+import { PLAIN } from "../rows.ts";
 import type { Verdict } from "../site.ts";
 import { knownConstant } from "../trace/constants.ts";
 import { elementTypeOf, type Projection } from "../trace/projection.ts";
@@ -55,6 +56,7 @@ export function findAtAttention(tracer: Tracer, graph: Graph, node: NodeProto): 
     scale: 1,
     bias: biases[part],
     inexact: undefined,
+    order: PLAIN,
     past: undefined,
   });
   const views = { query: view(0), key: view(1), value: view(2) };

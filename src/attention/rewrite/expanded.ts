@@ -147,7 +147,8 @@ function originalProduct(
   const flat = at.rank(node.output[0]!) < at.rank(input);
   // The factors' product has the batch apart, the original one only where it was multiplied so.
   if (!flat) return { value: product, columns: all };
-  const parts = [at.size(input, 0), at.size(input, 1), at.writer.integers([columns])];
+  const lead = Array.from({ length: at.rank(input) - 1 }, (_, axis) => at.size(input, axis));
+  const parts = [...lead, at.writer.integers([columns])];
   const shape = at.node("Concat", parts, { label: "original.shape", attributes: { axis: 0n } });
   return { value: at.node("Reshape", [product, shape], { label: "original.split" }), columns: all };
 }

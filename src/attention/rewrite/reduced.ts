@@ -8,9 +8,11 @@ import { floatAttribute } from "../../onnx/node.ts";
 import { isCached } from "../cache.ts";
 import type { BlockForm, CachedName } from "../types.ts";
 import { outputScale } from "../matrices.ts";
+import { isPlain } from "../rows.ts";
 import { headsWidth, writeCache } from "./caches.ts";
 import { isLatent, latentContext, latentScores } from "./latent.ts";
 import { queryType } from "./rotated.ts";
+import { inOwnRows } from "./rows.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /**
@@ -119,17 +121,21 @@ function outputSteps(form: BlockForm): readonly ("output.a" | "output.b" | "outp
   return form.output === "shared" ? ["output.a", "up"] : ["output.a", "output.b"];
 }
 
-/** Adds the bias, and takes over the value that held projection and bias, which may have its rows flattened. */
+/** Adds the bias, and takes over the value that held projection and bias, in its rows. */
 function finishOutput(at: SiteWriter, projected: string, result: string): void {
-  const flat = at.rank(result) === 2;
-  const width = at.site.output.projection.columns;
-  const output = flat ? undefined : result;
+  const { order, projection } = at.site.output;
+  const flat = at.rank(result) <= order!.axes.length;
+  const asIs = isPlain(order!) && !flat;
+  const output = asIs ? result : undefined;
   const biased = at.has("output.bias")
     ? at.node("Add", [projected, at.factor("output.bias")], { label: "output.bias", output })
-    : flat
-    ? projected
-    : at.node("Identity", [projected], { label: "output", output });
-  if (flat) at.reshape(biased, [-1, width], { label: "output.rows", output: result });
+    : asIs
+    ? at.node("Identity", [projected], { label: "output", output })
+    : projected;
+  if (asIs) return;
+  const rows = inOwnRows(at, biased);
+  if (flat) at.reshape(rows, [-1, projection.columns], { label: "output.rows", output: result });
+  else at.node("Identity", [rows], { label: "output", output: result });
 }
 
 /** [B, H, T, S] to [B·H, T, S]. */

@@ -76,7 +76,7 @@ function candidates(at: SiteWriter): SizeOrigin["terms"][] {
   const streams = [query.projection.input, key.projection.input];
   const pasts = [key.past, value.past].filter((past) => past !== undefined);
   return [
-    ...streams.flatMap((stream) => [[{ value: stream, axis: 0 }], [{ value: stream, axis: 1 }]]),
+    ...streams.flatMap((stream) => Array.from({ length: at.rank(stream) - 1 }, (_, axis) => [{ value: stream, axis }])),
     ...pasts.flatMap((past) => [
       [{ value: past, axis: 2 }],
       [{ value: past, axis: 2 }, { value: key.projection.input, axis: 1 }],

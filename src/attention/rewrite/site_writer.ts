@@ -7,9 +7,11 @@ import type { Graph } from "../../onnx/graph.ts";
 import { type AttributeValue, type GraphProto, makeNode } from "../../onnx/node.ts";
 import type { HeadView } from "../heads.ts";
 import type { KeyRotation } from "../rotation.ts";
+import { PLAIN } from "../rows.ts";
 import type { Site } from "../site.ts";
 import type { Tracer } from "../trace/tracer.ts";
 import type { FactorRole, FactorSlot, ProjectionForm } from "../types.ts";
+import { inBatches } from "./batches.ts";
 import type { PackedFactors } from "./packed.ts";
 import type { ModelWriter } from "./writer.ts";
 
@@ -132,12 +134,8 @@ export class SiteWriter {
       : this.node("Mul", [input, this.writer.scalar(Math.fround(scale), this.elementType)], { label });
   }
 
-  /** Query, key or value through its factors: [batch, positions, heads · ρ], or [..., heads · ρ] of other inputs. */
-  project(
-    name: "query" | "key" | "value",
-    form: ProjectionForm,
-    input: string = this.site[name].projection.input,
-  ): string {
+  /** Query, key or value through its factors: [batch, positions, heads · ρ], or [..., heads · ρ] of a given input. */
+  project(name: "query" | "key" | "value", form: ProjectionForm, input?: string): string {
     const narrow = this.narrow(name, form, input);
     if (this.#packed !== undefined) return this.#packedPart(name, narrow, this.#packed);
     return this.matmul(narrow, this.factor(`${name}.b`), { label: `${name}.b` });
@@ -176,12 +174,17 @@ export class SiteWriter {
     });
   }
 
-  /** What stands before the factor `b`: z of the shared or of an own first factor, [batch, positions, r1 or r]; else the input. */
-  narrow(
-    name: "query" | "key" | "value",
-    form: ProjectionForm,
-    input: string = this.site[name].projection.input,
-  ): string {
+  /**
+   * What stands before the factor `b`: z of the shared or of an own first factor, [batch, positions, r1 or r], else the input;
+   * [..., r1, r or d] of a given input.
+   */
+  narrow(name: "query" | "key" | "value", form: ProjectionForm, input?: string): string {
+    const { projection, order = PLAIN } = this.site[name];
+    if (input !== undefined) return this.#narrowed(name, form, input);
+    return inBatches(this, this.#narrowed(name, form, projection.input), { order, like: projection.input });
+  }
+
+  #narrowed(name: "query" | "key" | "value", form: ProjectionForm, input: string): string {
     if (form === "shared") {
       return this.once(`down ${input}`, () => this.matmul(input, this.factor("down"), { label: "down" }));
     }

@@ -24,7 +24,7 @@ export interface Projection {
   readonly node: NodeProto;
   /** Name of the row vectors that are multiplied, [..., d]. */
   readonly stream: string;
-  /** Name of the same row vectors as [batch, positions, d], where the graph has them so; otherwise `stream`. */
+  /** Name of the same row vectors before they were flattened to [rows, d], where they were; otherwise `stream`. */
   readonly input: string;
   readonly stored: StoredMatrix;
   /** Element type of the result. */
@@ -210,13 +210,13 @@ function isWidening(node: NodeProto): boolean {
   return operatorOf(node) === "Cast" && (to === DataType.FLOAT || to === DataType.DOUBLE);
 }
 
-/** Before a Gemm, exporters flatten [batch, positions, d] to rows: the value before that. */
+/** Before a Gemm, exporters flatten [batch, positions, d] (or more dimensions) to rows: the value before that. */
 function unflattened(graph: Graph, stream: string, valueOf: ValueOf): string {
   const node = graph.producer(stream);
   const [before] = node?.input ?? [];
   if (node?.opType !== "Reshape" || before === undefined) return stream;
-  const shape = valueOf(before).shape;
-  return shape?.length === 3 && shape[2] === valueOf(stream).shape?.at(-1) ? before : stream;
+  const [apart, rows] = [valueOf(before).shape, valueOf(stream).shape];
+  return rows?.length === 2 && (apart?.length ?? 0) > 2 && apart?.at(-1) === rows[1] ? before : stream;
 }
 
 /** Element type of a constant: that of the stored tensor, of the last Cast, or of the scale that it is multiplied by. */
