@@ -294,6 +294,7 @@ function describe(
     ...(queryKey === undefined ? {} : { queryKeyExpandedBecause: queryKey }),
     ...(valueOutput === undefined ? {} : { valueOutputExpandedBecause: valueOutput }),
     ...(sites.some(({ valueBiasInside }) => valueBiasInside) ? { valueBiasInside: true } : {}),
+    ...(sites.some(({ value }) => value.norm !== undefined) ? { valueNormed: true } : {}),
     ...(sites.some(({ fused }) => fused?.oneHeadSize) ? { oneHeadSize: true } : {}),
     cacheNumbersPerToken: cached("key") + cached("value"),
     ...cache,

@@ -47,7 +47,9 @@ export function chooseForm(block: AttentionBlock, kind: FactorKind, options: For
       ? "reduced"
       : "expanded";
   const queryKey = space(block.queryKeyExpandedBecause, ["query", "key"]);
-  const valueOutput = space(block.valueOutputExpandedBecause, ["value", "output"]);
+  // The output's own subspace, where that is smaller, would shorten values before their norm.
+  const shortened = block.valueNormed && kind !== "tucker4";
+  const valueOutput = shortened ? "expanded" : space(block.valueOutputExpandedBecause, ["value", "output"]);
   // Only the shared subspace gives keys and values the same r2.
   const apart = block.oneHeadSize && (kind !== "tucker4" || queryKey !== valueOutput);
   return {
@@ -105,13 +107,13 @@ export function withMergedOutput(
 }
 
 /**
- * Whether z can stand for key or value: both come from two factors; values run reduced, without a bias of their own; keys run reduced,
- * or it is known how the graph rotates them.
+ * Whether z can stand for key or value: both come from two factors; values run reduced, without a bias or norm of their own; keys run
+ * reduced, or it is known how the graph rotates them.
  */
 export function canBeLatent(block: AttentionBlock, form: BlockForm, name: CachedName): boolean {
   const able = name === "key"
     ? isReduced(form, name) || block.keyRotation !== undefined
-    : isReduced(form, name) && block.valueBiasInside !== true;
+    : isReduced(form, name) && block.valueBiasInside !== true && block.valueNormed !== true;
   return able && (form[name] === "shared" || form[name] === "pair");
 }
 

@@ -4,11 +4,19 @@
  *
  * @module
  */
+import type { NodeProto } from "../onnx/node.ts";
 import { sizeOf } from "../onnx/tensor.ts";
 import { type RowOrder, rowOrder } from "./rows.ts";
 import type { Projection } from "./trace/projection.ts";
 import type { Source, Trace } from "./trace/trace.ts";
 import type { Tracer } from "./trace/tracer.ts";
+
+/** A norm of each head: v / √(mean(v²) + ε). */
+export interface HeadNorm {
+  readonly epsilon: number;
+  /** The ReduceMean over a head: it tells how the model's version of the operators names axes. */
+  readonly mean: NodeProto;
+}
 
 /** One of query, key and value as an attention product reads it. */
 export interface HeadView {
@@ -25,6 +33,8 @@ export interface HeadView {
   readonly inexact: string | undefined;
   /** How the projection's input gives its rows as [batch, positions]; absent where it doesn't, or where the view isn't exact. */
   readonly order?: RowOrder;
+  /** The operand is the norm of each head of that, without a gain; absent where there is none. */
+  readonly norm?: HeadNorm;
   /** Name of the past that stands before the new positions (a cache); undefined without one. */
   readonly past: string | undefined;
   /**

@@ -155,7 +155,7 @@ export function readersOf(
     }
     for (const { node, graph: user } of graph.uses(name)) {
       if (node.opType === "Shape" || node.opType === "Size") continue;
-      const follows = isMovement(node) || isElementwise(node) || makes(node, site);
+      const follows = isMovement(node) || isElementwise(node) || makes(node, site) || node === site.value.norm?.mean;
       if (user !== graph || !follows || tracer.projection(graph, node) !== undefined) {
         problem ??= `${node.opType} (${node.name || node.output[0]}) reads ${name} too`;
       }

@@ -84,6 +84,8 @@ export interface AttentionBlock {
   readonly valueOutputExpandedBecause?: string;
   /** Rows of its probabilities may not sum to one: reduced values carry their bias, and are cached with it. */
   readonly valueBiasInside?: true;
+  /** Each of its value heads is normed without a gain: values run reduced only where their subspace has an orthonormal basis. */
+  readonly valueNormed?: true;
   /** Keys and values must have heads of one size: both run reduced, with the same r2, or neither does. */
   readonly oneHeadSize?: true;
   /** Numbers of cache that the block keeps per token as it is in the file; 0 where the graph takes and gives none. */

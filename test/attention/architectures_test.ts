@@ -31,6 +31,7 @@ const EXPECTED: Readonly<Record<string, Expected>> = {
   "falcon-new": { queryKey: [rotated, rotated], cachedHeads: 4 },
   gemma3: { queryKey: [normed, normed] },
   "gemma3-single": { queryKey: [normed, normed] },
+  gemma3n: { queryKey: [normed, normed] },
   glm: { queryKey: [rotated, rotated] },
   "gpt-neo": { queryKey: [undefined, undefined] },
   "gpt-oss": { queryKey: [rotated, rotated], others: router },

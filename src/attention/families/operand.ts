@@ -1,9 +1,11 @@
 /**
- * Operands of the products of attention that is written out in plain operators.
+ * Operands of the products of attention that is written out in plain operators: heads from a projection, as they are or normed, or from
+ * a cache.
  *
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
+import { normedView } from "../head_norm.ts";
 import { type CachedHeads, type HeadView, readCachedHeads, readHeads } from "../heads.ts";
 import { broadcastTrace } from "../trace/trace.ts";
 import type { Tracer } from "../trace/tracer.ts";
@@ -12,11 +14,22 @@ import type { Tracer } from "../trace/tracer.ts";
 export function readOperand(
   tracer: Tracer,
   graph: Graph,
-  operand: { readonly name: string; readonly transposed: boolean; readonly heads: readonly number[] | undefined },
+  operand: {
+    readonly name: string;
+    readonly transposed: boolean;
+    readonly heads: readonly number[] | undefined;
+    /** Whether a norm without gain may stand before it. */
+    readonly mayBeNormed?: true;
+  },
 ): HeadView | CachedHeads | string {
   const trace = tracer.trace(graph, operand.name);
   if (trace === undefined || operand.heads === undefined) return "its shape isn't known";
   // One key head may serve all query heads by broadcasting.
   const broadcast = broadcastTrace(trace, [...operand.heads, ...trace.shape.slice(-2)]);
-  return readCachedHeads(tracer, broadcast, operand.transposed) ?? readHeads(tracer, broadcast, operand.transposed);
+  const cached = readCachedHeads(tracer, broadcast, operand.transposed);
+  if (cached !== undefined) return cached;
+  const view = readHeads(tracer, broadcast, operand.transposed);
+  if (!operand.mayBeNormed || typeof view === "string" || view.inexact === undefined) return view;
+  const read = (): HeadView | string => readHeads(tracer, { ...broadcast, inexact: undefined }, operand.transposed);
+  return normedView(tracer, graph, { name: operand.name, inexact: view, read }) ?? view;
 }

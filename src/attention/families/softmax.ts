@@ -30,6 +30,7 @@ export function findAtSoftmax(tracer: Tracer, graph: Graph, softmax: NodeProto):
     name: context.node.input[1]!,
     transposed: false,
     heads: tracer.value(graph, context.node.output[0]!).shape?.slice(0, -2),
+    mayBeNormed: true,
   });
   if (typeof value === "string") return { reason: `the value can't be followed: ${value}` };
   const output = readOutput(tracer, graph, {

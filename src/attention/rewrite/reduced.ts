@@ -11,6 +11,7 @@ import { outputScale } from "../matrices.ts";
 import { isPlain } from "../rows.ts";
 import { headsWidth, writeCache } from "./caches.ts";
 import { isLatent, latentContext, latentScores } from "./latent.ts";
+import { writeHeadNorm } from "./head_norm.ts";
 import { queryType } from "./rotated.ts";
 import { inOwnRows } from "./rows.ts";
 import type { SiteWriter } from "./site_writer.ts";
@@ -102,12 +103,10 @@ function keysAcross(at: SiteWriter, form: BlockForm): string {
 
 /** [B, T, G, ρ]. */
 function splitGroups(at: SiteWriter, name: CachedName, form: BlockForm): string {
-  return at.reshape(name === "key" ? at.project(name, form.key) : at.projectValue(form.value), [
-    0,
-    0,
-    form.keyValueHeads,
-    -1,
-  ], { label: `${name}.heads` });
+  const joined = name === "key" ? at.project(name, form.key) : at.projectValue(form.value);
+  const heads = at.reshape(joined, [0, 0, form.keyValueHeads, -1], { label: `${name}.heads` });
+  const { norm } = at.site[name];
+  return norm === undefined ? heads : writeHeadNorm(at, heads, norm);
 }
 
 /** All positions of key or value, [B, G, S, ρ]. */

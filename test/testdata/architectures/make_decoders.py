@@ -179,6 +179,7 @@ EXPORTS = {
     "mixtral": ["dynamo18-eager"],  # a router's softmax beside attention's
     "qwen3-next": ["dynamo18-sdpa-past"],  # a gate in the query's projection
     "gemma3-single": ["dynamo18-sdpa-past"],  # a norm of the one key head, which becomes one for every query head
+    "gemma3n": ["ts17-eager-past"],  # a norm without gain on values
     "gpt-oss": ["dynamo18-eager-past"],  # sinks: the rows of the softmax sum to less than one
     "persimmon": ["dynamo18-sdpa-past"],  # LayerNormalization between projection and cache
     "gpt-neo": ["dynamo18-eager-past"],  # no scale, windows by Where
