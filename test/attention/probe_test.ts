@@ -1,7 +1,12 @@
 /** What sizes a probe gives the dimensions of a model's inputs, whatever exporters call them. */
-import { assertEquals } from "@std/assert/mod.js";
+import { assert, assertEquals } from "@std/assert/mod.js";
+import { create } from "@bufbuild/protobuf";
+import { probeRuns } from "../../src/attention/trace/evaluate.ts";
 import { PROBE, ProbeSizes } from "../../src/attention/trace/probe.ts";
-import { DataType } from "../../src/onnx/tensor.ts";
+import { GraphProtoSchema, type TensorProto } from "../../src/onnx/gen/onnx_pb.ts";
+import { Graph } from "../../src/onnx/graph.ts";
+import { makeNode, type NodeProto } from "../../src/onnx/node.ts";
+import { DataType, floatTensor, int64Tensor } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
 
 /** Sizes of inputs of a graph that has them all. */
@@ -68,4 +73,58 @@ Deno.test("nameless sizes are taken by their place, and one axis alone is one of
     }),
     { input_ids: [batch, tokens], cache_position: [tokens], "past_key_values.0.key": [batch, 4, past, 8] },
   );
+});
+
+/** A graph on pictures of any size, with nodes that lead to a softmax over `scores`. */
+function pictures(node: readonly NodeProto[], initializer: readonly TensorProto[]): Graph {
+  return new Graph(create(GraphProtoSchema, {
+    name: "pictures",
+    node: [...node, makeNode("Softmax", ["scores"], ["probabilities"])],
+    initializer: [...initializer],
+    input: [tensorInfo("pixels", DataType.FLOAT, ["batch", 3, "height", "width"])],
+    output: [tensorInfo("probabilities", DataType.FLOAT, ["batch", "a", "b", "c"])],
+  }));
+}
+
+const kernel = (size: number) => floatTensor("kernel", [4, 3, size, size], new Float32Array(12 * size * size));
+const stride = (size: number) => ({
+  strides: [BigInt(size), BigInt(size)],
+  kernel_shape: [3n, 3n],
+  pads: [1n, 1n, 1n, 1n],
+});
+
+Deno.test("pictures are so large that poolings too make several positions, of other numbers in both probes", () => {
+  const halved = (from: string, to: string) => makeNode("MaxPool", [from], [to], { attributes: stride(2) });
+  const graph = pictures([
+    makeNode("Conv", ["pixels", "kernel"], ["seen"], { attributes: stride(2) }),
+    halved("seen", "half"),
+    halved("half", "quarter"),
+    makeNode("Identity", ["quarter"], ["scores"]),
+  ], [kernel(3)]);
+  const [first, second] = probeRuns(graph, "").map((run) => run.value(graph, "scores").shape!);
+  for (const axis of [2, 3]) {
+    assert(first![axis]! > 1 && second![axis]! > 1 && first![axis] !== second![axis], `${first} and ${second}`);
+  }
+});
+
+Deno.test("pictures have the sizes that a graph can cut in equal parts, and the smallest where none fits", () => {
+  const cutting = (parts: number): Graph =>
+    pictures([
+      makeNode("Shape", ["pixels"], ["sizes"]),
+      makeNode("Gather", ["sizes", "height"], ["rows"]),
+      makeNode("Div", ["rows", "parts"], ["windows"]),
+      makeNode("Concat", ["zero", "zero", "windows", "parts", "rest"], ["cut"], { attributes: { axis: 0n } }),
+      makeNode("Reshape", ["pixels", "cut"], ["scores"]),
+    ], [
+      int64Tensor("height", [2]),
+      int64Tensor("parts", [parts]),
+      int64Tensor("zero", [0]),
+      int64Tensor("rest", [-1]),
+    ]);
+  const shapes = (graph: Graph) => probeRuns(graph, "").map((run) => run.value(graph, "scores").shape);
+  // 5 rows and 7 don't come in pairs, 20 and 28 do; in eights 80 and 112.
+  assertEquals(shapes(cutting(2)).map((shape) => shape?.slice(2, 4)), [[10, 2], [14, 2]]);
+  assertEquals(shapes(cutting(8)).map((shape) => shape?.slice(2, 4)), [[10, 8], [14, 8]]);
+  const graph = cutting(7 * 11);
+  assertEquals(probeRuns(graph, "")[0].value(graph, "pixels").shape, [PROBE.batch, 3, 5, 6]);
 });

@@ -10,7 +10,7 @@ import { type NodeProto, subgraphsOf } from "../../onnx/node.ts";
 import { sizeOf } from "../../onnx/tensor.ts";
 import { cast, elementwise, fromSizes } from "./arithmetic.ts";
 import { constantNodeArray, tensorValue } from "./constants.ts";
-import { convolutionSizes, inferShapes } from "./infer.ts";
+import { inferShapes, windowSizes } from "./infer.ts";
 import { movementOf } from "./movement.ts";
 import { enlarged, PROBE, type Probe, ProbeSizes, SECOND_PROBE } from "./probe.ts";
 import { DATA_LIMIT, shaped, UNKNOWN, type Value } from "./value.ts";
@@ -91,33 +91,55 @@ export class ProbeRun {
   }
 }
 
-/** Largest enlargement that is tried. */
-const ENLARGEMENT_LIMIT = 4096;
+/** Largest enlargement that is tried, and the largest for the sake of shapes that smaller ones don't fit. */
+const [ENLARGEMENT_LIMIT, FITTING_LIMIT] = [4096, 64];
 
 /**
- * Runs of a graph under both probes, in the smallest sizes that its convolutions can read: a speech encoder makes one position
- * of some hundred samples.
+ * Runs of a graph under both probes, in the smallest sizes that its convolutions and poolings can read (a speech encoder makes one
+ * position of some hundred samples), and that fit what it cuts in equal parts: some vision models know only pictures of whole patches.
  */
 export function probeRuns(graph: Graph, folder: string): [ProbeRun, ProbeRun] {
+  let readable: [ProbeRun, ProbeRun] | undefined;
   for (let enlargement = 1;; enlargement *= 4) {
-    const first = new ProbeRun(graph, enlarged(PROBE, enlargement), folder);
-    const second = new ProbeRun(graph, enlarged(SECOND_PROBE, enlargement), folder);
-    if (enlargement >= ENLARGEMENT_LIMIT || !convolvesTooFew(graph, [first, second])) return [first, second];
+    const runs: [ProbeRun, ProbeRun] = [
+      new ProbeRun(graph, enlarged(PROBE, enlargement), folder),
+      new ProbeRun(graph, enlarged(SECOND_PROBE, enlargement), folder),
+    ];
+    if (enlargement < ENLARGEMENT_LIMIT && readsTooFew(graph, runs)) continue;
+    if (runs.every((run) => fits(graph, run))) return runs;
+    readable ??= runs;
+    if (enlargement >= FITTING_LIMIT) return readable;
   }
 }
 
-/**
- * Whether a convolution over a dynamic dimension makes fewer than two positions, or as many in both runs: what follows it could
- * be told apart then neither from the batch nor from fixed sizes.
- */
-function convolvesTooFew(graph: Graph, runs: readonly [ProbeRun, ProbeRun]): boolean {
+/** Whether the way to every softmax is known, or unknown for another reason than that a size can't be cut in equal parts. */
+function fits(graph: Graph, run: ProbeRun): boolean {
+  let [known, cut] = [true, true];
   for (const scope of graph.all()) {
     for (const node of scope.proto.node) {
-      if (node.opType !== "Conv") continue;
+      const shapeOf = (name: string | undefined) => name === undefined ? undefined : run.value(scope, name).shape;
+      if (node.opType === "Softmax" && shapeOf(node.input[0]) === undefined) known = false;
+      const target = node.opType === "Reshape" && node.input[1] ? run.value(scope, node.input[1]).data : undefined;
+      if (target !== undefined && shapeOf(node.input[0]) !== undefined && shapeOf(node.output[0]) === undefined) {
+        cut = false;
+      }
+    }
+  }
+  return known || cut;
+}
+
+/**
+ * Whether a convolution or pooling over a dynamic dimension makes fewer than two positions, or as many in both runs: what follows it
+ * could be told apart then neither from the batch nor from fixed sizes.
+ */
+function readsTooFew(graph: Graph, runs: readonly [ProbeRun, ProbeRun]): boolean {
+  for (const scope of graph.all()) {
+    for (const node of scope.proto.node) {
       const inputs = runs.map((run) => node.input.map((name) => run.value(scope, name)));
-      const [a, b] = inputs.map((values) => convolutionSizes(node, values));
+      const [a, b] = inputs.map((values) => windowSizes(node, values));
+      if (a === undefined || b === undefined) continue;
       const [read, readToo] = inputs.map(([x]) => x?.shape?.slice(2) ?? []);
-      const few = a?.some((size, i) => read![i] !== readToo![i] && (size < 2 || b![i]! < 2 || size === b![i]));
+      const few = a.some((size, i) => read![i] !== readToo![i] && (size < 2 || b[i]! < 2 || size === b[i]));
       if (few) return true;
     }
   }

@@ -101,25 +101,29 @@ function convolved(node: NodeProto, x: readonly number[], w: readonly number[]):
 
 /** Pooling: windows of a kernel over the spatial dimensions. */
 const pool: Rule = (node, [x]) => {
+  const sizes = x && pooled(node, x);
+  return sizes === undefined ? [] : [[...x!.slice(0, 2), ...sizes.map((size) => Math.max(1, size))]];
+};
+
+/** Spatial sizes of a pooling's result; 0 and less where the kernel is larger than the input. */
+function pooled(node: NodeProto, x: readonly number[]): number[] | undefined {
   const kernel = intsAttribute(node, "kernel_shape");
-  if (x === undefined || kernel === undefined || (stringAttribute(node, "auto_pad") ?? "NOTSET") !== "NOTSET") {
-    return [];
-  }
+  if (kernel === undefined || (stringAttribute(node, "auto_pad") ?? "NOTSET") !== "NOTSET") return undefined;
   const strides = intsAttribute(node, "strides") ?? kernel.map(() => 1);
   const pads = intsAttribute(node, "pads") ?? kernel.flatMap(() => [0, 0]);
   const dilations = intsAttribute(node, "dilations") ?? kernel.map(() => 1);
   const round = intAttribute(node, "ceil_mode", 0) === 1 ? Math.ceil : Math.floor;
-  const sizes = x.slice(2).map((size, i) => {
+  return x.slice(2).map((size, i) => {
     const covered = (kernel[i]! - 1) * dilations[i]! + 1;
-    return Math.max(1, round((size + pads[i]! + pads[i + kernel.length]! - covered) / strides[i]!) + 1);
+    return round((size + pads[i]! + pads[i + kernel.length]! - covered) / strides[i]!) + 1;
   });
-  return [[...x.slice(0, 2), ...sizes]];
-};
+}
 
-/** Spatial sizes of what a convolution makes of its input; undefined for other operators and unknown shapes. */
-export function convolutionSizes(node: NodeProto, [x, w]: readonly (Value | undefined)[]): number[] | undefined {
-  if (node.opType !== "Conv" || x?.shape === undefined || w?.shape === undefined) return undefined;
-  return convolved(node, x.shape, w.shape);
+/** Spatial sizes of what a convolution or pooling makes of its input; undefined for other operators and unknown shapes. */
+export function windowSizes(node: NodeProto, [x, w]: readonly (Value | undefined)[]): number[] | undefined {
+  if (x?.shape === undefined) return undefined;
+  if (node.opType === "Conv") return w?.shape && convolved(node, x.shape, w.shape);
+  return node.opType === "MaxPool" || node.opType === "AveragePool" ? pooled(node, x.shape) : undefined;
 }
 
 const pad: Rule = (node, [data], inputs) => {

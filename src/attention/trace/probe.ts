@@ -17,23 +17,25 @@ export interface Probe {
   readonly past: number;
   /** Tokens of an encoder. */
   readonly encoder: number;
-  /** First size for names that say none of these; every further name gets the next. */
+  /** First size for names that say none of these; every further name gets the next, larger by `apart`. */
   readonly other: number;
+  readonly apart: number;
 }
 
 /** The probe whose sizes the element traces use: small, and unlike usual head sizes. */
-export const PROBE: Probe = { batch: 2, tokens: 3, past: 11, encoder: 7, other: 4 };
+export const PROBE: Probe = { batch: 2, tokens: 3, past: 11, encoder: 7, other: 4, apart: 1 };
 /** Another in which every size differs. */
-export const SECOND_PROBE: Probe = { batch: 3, tokens: 5, past: 14, encoder: 9, other: 6 };
+export const SECOND_PROBE: Probe = { batch: 3, tokens: 5, past: 14, encoder: 9, other: 6, apart: 1 };
 
 /** A probe with `factor` times its sizes, the batch apart. */
-export function enlarged({ batch, tokens, past, encoder, other }: Probe, factor: number): Probe {
+export function enlarged({ batch, tokens, past, encoder, other, apart }: Probe, factor: number): Probe {
   return {
     batch,
     tokens: tokens * factor,
     past: past * factor,
     encoder: encoder * factor,
     other: other * factor,
+    apart: apart * factor,
   };
 }
 
@@ -86,7 +88,7 @@ export class ProbeSizes {
     const known = this.#names.get(name);
     if (known !== undefined) return known;
     const named = name.startsWith(NAMELESS) ? undefined : this.#byName(name.toLowerCase());
-    const size = named ?? byPlace ?? this.probe.other + this.#names.size;
+    const size = named ?? byPlace ?? this.probe.other + this.probe.apart * this.#names.size;
     this.#names.set(name, size);
     return size;
   }
