@@ -32,6 +32,7 @@ interface Stream {
 const STREAMS: Readonly<Record<string, Stream>> = {
   "[batch, positions]": { lead: ["batch", "sequence"], axes: [0, 1], batchAxes: 1 },
   "[positions, batch]": { lead: ["sequence", "batch"], axes: [1, 0], batchAxes: 1 },
+  "[1, batch], one position": { lead: [1, "batch"], axes: [1, 0], batchAxes: 1 },
   "[batch, height, width]": { lead: ["batch", "height", "width"], axes: [0, 1, 2], batchAxes: 1 },
   "[batch, 2, 3]": { lead: ["batch", 2, 3], axes: [0, 1, 2], batchAxes: 1 },
   "[height, width, batch]": { lead: ["length", "width", "batch"], axes: [2, 0, 1], batchAxes: 1 },
