@@ -8,7 +8,7 @@ import { withFields } from "../../src/onnx/codec.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
 import { makeNode, type NodeProto } from "../../src/onnx/node.ts";
 import { DataType, floatTensor, int64Tensor } from "../../src/onnx/tensor.ts";
-import { tensorInfo, withDimension } from "../../src/onnx/value_info.ts";
+import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { assertExact, behind, changed, node, original, SELF } from "../support/edited_roberta.ts";
 
 Deno.test("a soft cap keeps query and key expanded where the key has a bias", async () => {
@@ -164,23 +164,25 @@ Deno.test("a projection that is key and value at once is left alone: its two rec
   assertMatch(skipped[0]!.reason, /^its value projection .*key\/MatMul is its key projection too$/);
 });
 
-Deno.test("streams of [positions, batch] run in r2, also where a call has one position and rows stand alike", async () => {
+Deno.test("positions in an order that is none of axes keep a block expanded", async () => {
   const names = ["query", "key", "value"];
-  const projections = names.map((name) => node(`${name}/MatMul`));
-  const turn = { attributes: { perm: [1n, 0n, 2n] } };
-  const turned = projections.map((each, i): [NodeProto, NodeProto[]] => [each, [
-    ...i === 0 ? [makeNode("Transpose", [each.input[0]!], ["turned"], turn)] : [],
-    withFields(each, { input: ["turned", each.input[1]!], output: [`${names[i]}.turned`] }),
-    makeNode("Transpose", [`${names[i]}.turned`], each.output, turn),
-  ]]);
-  const model = changed(new Map(turned));
-  const graph = model.proto.graph!;
-  const input = graph.input.map((info) => withDimension(info, 1, 1));
-  const single = { ...model, proto: withFields(model.proto, { graph: withFields(graph, { input, valueInfo: [] }) }) };
-  for (const each of [model, single]) {
-    const [first] = findAttention(each).blocks;
-    assertEquals([first!.queryKeyExpandedBecause, first!.valueOutputExpandedBecause], [undefined, undefined]);
-  }
+  const reverse = (from: string, to: string): NodeProto =>
+    makeNode("Slice", [from, "last", "beforeFirst", "second", "last"], [to]);
+  const turned = names.map((name, i): [NodeProto, NodeProto[]] => {
+    const projection = node(`${name}/MatMul`);
+    const [input, matrix] = projection.input as [string, string];
+    return [projection, [
+      ...i === 0 ? [reverse(input, "reversed")] : [],
+      withFields(projection, { input: ["reversed", matrix], output: [`${name}.reversed`] }),
+      reverse(`${name}.reversed`, projection.output[0]!),
+    ]];
+  });
+  const tensors = [int64Tensor("last", [-1]), int64Tensor("beforeFirst", [-(2 ** 31)]), int64Tensor("second", [1])];
+  const model = changed(new Map(turned), { tensors });
+  const [first, second] = findAttention(model).blocks;
+  const reason = "the rows of its input reversed aren't those of [batch, positions] in any order of axes";
+  assertEquals([first!.queryKeyExpandedBecause, first!.valueOutputExpandedBecause], [reason, reason]);
+  assertEquals([second!.queryKeyExpandedBecause, second!.valueOutputExpandedBecause], [undefined, undefined]);
   await assertExact(model);
 });
 

@@ -73,7 +73,8 @@ function writeSize(at: SiteWriter, { times, terms }: SizeOrigin): string {
 /** Sizes that a shape may be made of: batch, positions of query and key, past, and past with positions. */
 function candidates(at: SiteWriter): SizeOrigin["terms"][] {
   const { query, key, value } = at.site;
-  const streams = [query.projection.input, key.projection.input];
+  // Keys that are all from a cache were projected in another graph.
+  const streams = [query, key].flatMap(({ fromCache, projection }) => fromCache ? [] : projection.input);
   const pasts = [key.past, value.past].filter((past) => past !== undefined);
   return [
     ...streams.flatMap((stream) => Array.from({ length: at.rank(stream) - 1 }, (_, axis) => [{ value: stream, axis }])),
