@@ -90,9 +90,9 @@ async function benchSubject(subject: Subject): Promise<BenchResult[]> {
   const { rotated } = subject;
   const model = syntheticDecoder({ ...sizes, rotated });
   const caches = cachesOf(subject);
-  const dense = await openSession(model);
-  const small = await openSession(withRandomFactors(model, { ranks, cache: "compressed" }));
-  const latent = await openSession(withRandomFactors(model, { ranks, cache: "compressed", latent: true }));
+  const dense = await openSession(model, "stock");
+  const small = await openSession(withRandomFactors(model, { ranks, cache: "compressed" }), "served");
+  const latent = await openSession(withRandomFactors(model, { ranks, cache: "compressed", latent: true }), "served");
   const results: BenchResult[] = [];
   for (const [past, prototype] of contexts) {
     const runs = [

@@ -57,12 +57,16 @@ export function withRandomFactors(
   }).model;
 }
 
-/** A session as users have it: all of ONNX Runtime's graph optimisations and its own threads, on the CPU. */
-export async function openSession(model: OnnxModel): Promise<ort.InferenceSession> {
+/**
+ * A session on the CPU with all of ONNX Runtime's graph optimisations and its own threads: `stock` as anyone has it, `served` with the
+ * settings of tuckerd's sessions.
+ */
+export async function openSession(model: OnnxModel, as: "stock" | "served"): Promise<ort.InferenceSession> {
   return await ort.InferenceSession.create(encodeModel(model), {
     graphOptimizationLevel: "all",
     executionProviders: ["cpu"],
     logSeverityLevel: 3,
+    ...(as === "served" ? { extra: ort.modelSettings("cpu") } : {}),
   });
 }
 

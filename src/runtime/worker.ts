@@ -6,7 +6,7 @@
  * @module
  */
 import "./float16_patterns.ts";
-import { AS_WRITTEN, InferenceSession, type Tensor } from "../onnx_runtime.ts";
+import { InferenceSession, modelSettings, type Tensor } from "../onnx_runtime.ts";
 import { TuckerdError } from "../errors.ts";
 import type { LoadedSession, LoadRequest, WorkerReply, WorkerRequest } from "./protocol.ts";
 import { checkWebgpu } from "./webgpu_check.ts";
@@ -54,7 +54,7 @@ async function load({ graph, provider, threads }: LoadRequest): Promise<LoadedSe
     interOpNumThreads: 1,
     graphOptimizationLevel: "all",
     logSeverityLevel: 3, // errors; they are thrown as well
-    extra: AS_WRITTEN,
+    extra: modelSettings(provider),
   };
   try {
     session = "bytes" in graph

@@ -30,7 +30,7 @@ export class TestSession implements AsyncDisposable {
 
   /** Loads a model from memory, or from the file it names where it has external data. */
   static async load(model: OnnxModel | { readonly path: string }): Promise<TestSession> {
-    const options = { logSeverityLevel: 3, intraOpNumThreads: 1, extra: ort.AS_WRITTEN } as const;
+    const options = { logSeverityLevel: 3, intraOpNumThreads: 1, extra: ort.modelSettings("cpu") } as const;
     if (!("proto" in model)) return new TestSession(await ort.InferenceSession.create(model.path, options));
     const external = model.later !== undefined ||
       [...tensorsOf(model.proto.graph!)].some((tensor) => tensor.dataLocation === TensorProto_DataLocation.EXTERNAL);
