@@ -143,6 +143,7 @@ function analyseOnce(model: OnnxModel): Analysis {
     if (reason === undefined) blocks.push(describe(reader, places, { layer: blocks.length, twins }));
     else for (const { anchor } of places) left.set(anchor, reason);
     tracer.forgetUnused();
+    reader.identities.forgetElements();
   }
   tracer.forgetAll();
   const operators = judged.map(([anchor]): AttentionOperator => ({

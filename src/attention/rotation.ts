@@ -28,7 +28,7 @@ export interface KeyRotation extends Omit<Turned, "identities" | "places"> {
   readonly order: readonly number[];
   /** Number of coefficients. */
   readonly count: number;
-  /** Equal for sites whose coefficients are the same numbers; empty where there are none. */
+  /** Equal for sites of one graph whose caches hold the same coefficients for the same positions; empty where there are none. */
   readonly group: string;
 }
 
@@ -55,13 +55,17 @@ function readRotation({ tracer, identities }: RotationReader, site: Site): KeyRo
   const source = tracer.trace(key.projection.graph, key.projection.node.output[0]!)!;
   const reader = new TermReader(key, { operand, first: source.origin[0]! });
   const read = (coefficient: number): number | undefined => {
-    const { source: { graph, name }, index } = linear.coefficient(coefficient);
-    return identities.elements(graph, name)?.[index];
+    const { source, index } = linear.coefficient(coefficient);
+    return identities.elements(source.graph, source.name)?.[index];
   };
   const rotated = readTurned(reader, read);
   if (rotated === undefined) return "its heads and positions aren't all rotated in the same way";
-  return withCoefficients(tracer, linear, rotated) ??
-    "the coefficients of its rotation aren't [batch, positions, numbers]";
+  const found = readCoefficients(tracer, placesOf(linear, rotated));
+  if (found === undefined) return "the coefficients of its rotation aren't [batch, positions, numbers]";
+  const { identities: numbers, places, ...rest } = rotated;
+  const count = places.length;
+  const group = count === 0 ? "" : [identities.graph(graph), cachedPositions(site), ...numbers].join(" ");
+  return { ...rest, ...found, count, group };
 }
 
 /** What all sites of a block do to their keys, or why those can't be made from z. */
@@ -86,21 +90,19 @@ function conflict([first, ...others]: readonly KeyRotation[]): string | undefine
     : "the graph's branches don't rotate its keys in the same way";
 }
 
-/** The rotation with the places of its coefficients; undefined where those aren't laid out by batch and positions. */
-function withCoefficients(
-  tracer: Tracer,
-  linear: LinearTracer,
-  { identities, places, ...turned }: Turned,
-): KeyRotation | undefined {
-  const given = places.map((rows): CoefficientPlaces => ({
+/** Where the coefficients stand that every row and token has. */
+function placesOf(linear: LinearTracer, { places }: Turned): CoefficientPlaces[] {
+  return places.map((rows) => ({
     source: linear.coefficient(rows[0]![0]!).source,
     places: rows.map((row) => row.map((number) => linear.coefficient(number).index)),
   }));
-  const read = readCoefficients(tracer, given);
-  return read && {
-    ...turned,
-    ...read,
-    count: places.length,
-    group: places.length === 0 ? "" : identities.join(" "),
-  };
+}
+
+/** The name of the number of positions that a site's cache holds: some layers may keep fewer than others. */
+function cachedPositions({ graph, key, present }: Site): string {
+  const info = key.past === undefined
+    ? graph.proto.output.find(({ name }) => name === present.key)
+    : graph.input(key.past);
+  const { value, case: kind } = info?.type?.tensorType?.shape?.dim[2]?.value ?? {};
+  return kind === undefined || value === "" ? `those of ${info?.name}` : String(value);
 }

@@ -141,6 +141,12 @@ Deno.test("layers that are rotated alike keep their coefficients once, those tha
     "layer1.r1 + 8",
     "layer2.r1",
   ]);
+  // Some layers may keep fewer positions than others.
+  assertEquals(widths(rotaryDecoder({ ...llama, pasts: ["past", "window", "past"] }), [0, 1, 2]), [
+    "layer0.r1 + 8",
+    "layer1.r1 + 8",
+    "layer2.r1",
+  ]);
 });
 
 Deno.test("a graph reads what another has kept that sums the rotation's terms the other way round", async () => {

@@ -9,18 +9,21 @@ import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { oracleExports } from "../support/oracle.ts";
 import { rotaryDecoder } from "../support/rotary_decoder.ts";
 
-/** Most bytes of traces that `work` holds when it gives some back. */
+/** Most bytes of traces that `work` holds when it gives some or all back. */
 async function mostTraceBytes(work: () => Promise<void>): Promise<number> {
   let most = 0;
-  const { forgetUnused } = Tracer.prototype;
-  Tracer.prototype.forgetUnused = function (): void {
-    most = Math.max(most, this.traceBytes);
-    forgetUnused.call(this);
-  };
+  const { forgetUnused, forgetAll } = Tracer.prototype;
+  const watched = (forget: () => void) =>
+    function (this: Tracer): void {
+      most = Math.max(most, this.traceBytes);
+      forget.call(this);
+    };
+  Tracer.prototype.forgetUnused = watched(forgetUnused);
+  Tracer.prototype.forgetAll = watched(forgetAll);
   try {
     await work();
   } finally {
-    Tracer.prototype.forgetUnused = forgetUnused;
+    Object.assign(Tracer.prototype, { forgetUnused, forgetAll });
   }
   return most;
 }

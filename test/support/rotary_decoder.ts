@@ -19,6 +19,8 @@ export const [D, H, G, SIZE] = [24, 4, 2, 8];
 export interface RotaryDecoder {
   /** Base of the angles of each layer. */
   readonly thetas: readonly number[];
+  /** Names of the numbers of past positions of each layer, where they differ. */
+  readonly pasts?: readonly string[];
   /** How many of a head's numbers are rotated. */
   readonly rotated: number;
   /** Pairs are neighbours (GPT-J) instead of one number of each half (NeoX, Llama). */
@@ -46,15 +48,17 @@ export interface RotaryDecoder {
  * tokens] and caches `past_key_values.<layer>.<part>`; outputs `y` and `present.<layer>.<part>`.
  */
 export function rotaryDecoder(decoder: RotaryDecoder): OnnxModel {
-  const { thetas, half } = decoder;
+  const { thetas, pasts, half } = decoder;
   const type = half ? DataType.FLOAT16 : DataType.FLOAT;
   const graph = new Writer(type);
   let x = "x";
   for (const [layer, theta] of thetas.entries()) x = graph.layer(decoder, { layer, theta, x });
   graph.node("Identity", [x], {}, "y");
-  const cache = (prefix: string, positions: string) =>
+  const cache = (prefix: string, positions: (layer: number) => string) =>
     thetas.flatMap((_, layer) =>
-      ["key", "value"].map((part) => tensorInfo(`${prefix}.${layer}.${part}`, type, ["batch", G, positions, SIZE]))
+      ["key", "value"].map((part) =>
+        tensorInfo(`${prefix}.${layer}.${part}`, type, ["batch", G, positions(layer), SIZE])
+      )
     );
   const stream = (name: string) => tensorInfo(name, type, ["batch", "sequence", D]);
   const proto = create(ModelProtoSchema, {
@@ -68,9 +72,9 @@ export function rotaryDecoder(decoder: RotaryDecoder): OnnxModel {
         stream("x"),
         tensorInfo("positions", DataType.INT64, ["batch", "sequence"]),
         tensorInfo("mask", DataType.FLOAT, ["batch", 1, "sequence", "total"]),
-        ...cache("past_key_values", "past"),
+        ...cache("past_key_values", (layer) => pasts?.[layer] ?? "past"),
       ],
-      output: [stream("y"), ...cache("present", "total")],
+      output: [stream("y"), ...cache("present", (layer) => pasts === undefined ? "total" : `total.${layer}`)],
     }),
   });
   return { proto, path: "", folder: "" };

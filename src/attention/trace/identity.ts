@@ -35,7 +35,8 @@ export class Identities {
   readonly #numbers = new Map<string, number>();
   readonly #constants = new Map<number, number>();
   readonly #graphs = new Map<Graph, { readonly index: number; readonly values: Map<string, number> }>();
-  readonly #elements = new Map<Graph, Map<string, Int32Array | undefined>>();
+  #elements = new Map<Graph, Map<string, Int32Array | undefined>>();
+  #next = 0;
 
   constructor(tracer: Tracer) {
     this.#tracer = tracer;
@@ -48,6 +49,16 @@ export class Identities {
     if (known === undefined) this.#elements.set(scope, known = new Map());
     if (!known.has(name)) known.set(name, this.#elementsOf(scope, name));
     return known.get(name);
+  }
+
+  /** The number of a graph among those of the model. */
+  graph(graph: Graph): number {
+    return this.#graph(graph).index;
+  }
+
+  /** Gives back the memory of elements. What is asked for again has the numbers that it had. */
+  forgetElements(): void {
+    this.#elements = new Map();
   }
 
   #elementsOf(graph: Graph, name: string): Int32Array | undefined {
@@ -186,13 +197,13 @@ export class Identities {
 
   #constant(value: number): number {
     let number = this.#constants.get(value);
-    if (number === undefined) this.#constants.set(value, number = this.#number(`number ${value}`));
+    if (number === undefined) this.#constants.set(value, number = this.#next++);
     return number;
   }
 
   #number(key: string): number {
     let number = this.#numbers.get(key);
-    if (number === undefined) this.#numbers.set(key, number = this.#numbers.size);
+    if (number === undefined) this.#numbers.set(key, number = this.#next++);
     return number;
   }
 }
