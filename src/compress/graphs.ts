@@ -11,9 +11,7 @@ import {
   rewriteFeedForward,
 } from "../attention/feed_forward/mod.ts";
 import {
-  type AttentionBlock,
   type BlockForm,
-  chooseForm,
   extractWeights,
   type FactorNumbers,
   type FactorSlot,
@@ -25,25 +23,19 @@ import {
   structureKey,
   withMergedOutput,
 } from "../attention/mod.ts";
-import { type AttentionWeights, MATRICES, type MatrixName } from "../attention/types.ts";
+import type { AttentionWeights } from "../attention/types.ts";
 import { externalTensors, type OnnxModel } from "../onnx/model.ts";
 import { withSizes } from "../onnx/value_info.ts";
-import { release } from "../release.ts";
-import { foldFactors, lowRankSaves, reconstruct } from "../tucker/mod.ts";
-import type { LayerFactors } from "../tucker/types.ts";
+import { reconstruct } from "../tucker/mod.ts";
 import type { CacheLayout, CompressedModel, FactorTensor, GraphSource } from "./artifact.ts";
+import { type CacheKind, formOf } from "./block_form.ts";
 import type { CompressedLayer, CompressedMatrix, Decomposed } from "./decomposed.ts";
 import { cacheLayouts, type FoldedLayer, fullCache, withLatent } from "./cache_layout.ts";
+import { LayerFolder, type PreparedLayer } from "./layer_folder.ts";
 import { LayerTensors, type MakeLayer } from "./layer_tensors.ts";
-import { storedShape } from "./matrices.ts";
 import { networkForm, networkShape, networkTensor } from "./network_tensors.ts";
-import { releaseNumbers, type Sketch } from "./sketch.ts";
-
-/**
- * How a decoder's cache is kept: in the model's own shapes (`full`), in r2 numbers per head (`per-head`), or layer by layer as
- * the smaller of that and the latent z (`compressed`).
- */
-export type CacheKind = "full" | "per-head" | "compressed";
+import { rankSizes } from "./rank_symbols.ts";
+import { releaseNumbers } from "./sketch.ts";
 
 /** A graph, and what each layer that was decomposed and has a cache keeps there. */
 export interface WrittenGraph {
@@ -62,11 +54,6 @@ interface FactoredGraph {
   readonly feedForwardSlots: readonly FeedForwardSlot[];
 }
 
-/** A layer with its tensors, which may be made only when the model is written. */
-interface PreparedLayer extends FoldedLayer {
-  readonly tensors: ReadonlyMap<string, FactorNumbers>;
-}
-
 /** Makes the graphs of one model. Those that take factors as inputs are made once for each structure. */
 export class GraphMaker {
   readonly #model: OnnxModel;
@@ -75,12 +62,14 @@ export class GraphMaker {
   /** Whether the model keeps weights beside its graph; else all are in memory, and so may be what takes their place. */
   readonly #external: boolean;
   readonly #turn = new LayerTensors();
+  readonly #folder: LayerFolder;
 
   /** @param sourceOf hands a graph over to the runtime */
   constructor(model: OnnxModel, sourceOf: (model: OnnxModel) => Promise<GraphSource>) {
     this.#model = model;
     this.#sourceOf = sourceOf;
     this.#external = externalTensors(model).next().done !== true;
+    this.#folder = new LayerFolder(model, this.#external ? this.#turn : undefined);
   }
 
   /** The graph that takes its factors as inputs, and the factors. */
@@ -92,7 +81,7 @@ export class GraphMaker {
     const feeds: Record<string, FactorTensor> = {};
     const folded: FoldedLayer[] = [];
     for (const layer of layers) {
-      const { tensors, ...shapes } = await this.#fold(layer, slots, forms);
+      const { tensors, ...shapes } = await this.#folder.fold(layer, slots, forms);
       tensors.forEach((tensor, name) => feeds[name] = tensor);
       folded.push(shapes);
     }
@@ -115,14 +104,14 @@ export class GraphMaker {
     const forms = formsOf(layers, cache);
     const { slots: twoSlots } = rewriteFactored(this.#model, forms, { factors: "inputs" });
     const asTwo: PreparedLayer[] = [];
-    for (const layer of layers) asTwo.push(await this.#prepare(layer, twoSlots, forms));
+    for (const layer of layers) asTwo.push(await this.#folder.prepare(layer, twoSlots, forms));
     // With the ranks at hand, products and caches take the form of fewest numbers.
     const chosen = new Map(asTwo.map((layer) => [layer.block.layer, mergedOutput(layer)]));
     const { slots } = rewriteFactored(this.#model, chosen, { factors: "inputs" });
     const folded: PreparedLayer[] = [];
     for (const [i, layer] of layers.entries()) {
       const same = chosen.get(layer.block.layer) === asTwo[i]!.form;
-      folded.push(same ? asTwo[i]! : await this.#prepare(layer, slots, chosen));
+      folded.push(same ? asTwo[i]! : await this.#folder.prepare(layer, slots, chosen));
     }
     const prepared = cache === "compressed" ? withLatent(folded) : folded;
     const tensors = new Map(prepared.flatMap((each) => [...each.tensors]));
@@ -225,75 +214,6 @@ export class GraphMaker {
       source: { factors: "initializers", tensors: ({ name }) => tensors.get(name)! },
     }).model;
   }
-
-  /** A layer folded, or, where weights lie in external data, with what folds it when the model is written. */
-  async #prepare(
-    layer: CompressedLayer,
-    slots: readonly FactorSlot[],
-    forms: ReadonlyMap<number, BlockForm>,
-  ): Promise<PreparedLayer> {
-    if (!this.#external) return await this.#fold(layer, slots, forms);
-    const make = async (): Promise<Map<string, Float32Array>> => {
-      const { tensors } = await this.#fold(layer, slots, forms);
-      return new Map([...tensors].map(([name, { data }]) => [name, data]));
-    };
-    const sizes = this.#sizes(layer, slots, forms) ?? await this.#measure(layer, slots, forms);
-    const tensors = new Map([...sizes.shapes].map(([name, shape]) => [name, {
-      shape,
-      data: () => this.#turn.take(make, name),
-    }]));
-    return { ...sizes, tensors };
-  }
-
-  /** Folds a layer to learn the shapes. */
-  async #measure(
-    layer: CompressedLayer,
-    slots: readonly FactorSlot[],
-    forms: ReadonlyMap<number, BlockForm>,
-  ): Promise<FoldedLayer> {
-    const { tensors, ...sizes } = await this.#fold(layer, slots, forms);
-    for (const { data } of tensors.values()) release(data);
-    return sizes;
-  }
-
-  /** The shapes, where they follow from the ranks: all four matrices in one decomposition have the same. */
-  #sizes(
-    { block, stored: { decomposition: { factors } } }: CompressedLayer,
-    slots: readonly FactorSlot[],
-    forms: ReadonlyMap<number, BlockForm>,
-  ): FoldedLayer | undefined {
-    if (factors.kind !== "tucker4") return undefined;
-    const [r1, r2] = factors.factors.ranks;
-    const own = slots.filter((slot) => slot.layer === block.layer);
-    const sizeOf = (size: number | string): number => {
-      if (typeof size === "number") return size;
-      const { count, rank } = symbolOf(size);
-      return count * (rank.endsWith(".r1") ? r1 : r2);
-    };
-    const shapes = new Map(own.map(({ name, shape }) => [name, shape.map(sizeOf)]));
-    return { block, form: forms.get(block.layer)!, slots: own, shapes };
-  }
-
-  /** What the graph takes in place of a layer's weights; factors and weights that were read for it are given back. */
-  async #fold(
-    { block, load }: CompressedLayer,
-    slots: readonly FactorSlot[],
-    forms: ReadonlyMap<number, BlockForm>,
-  ): Promise<FoldedLayer & { readonly tensors: ReadonlyMap<string, FactorTensor> }> {
-    const { decomposition } = await load();
-    using extracted = extractWeights(this.#model, block);
-    const own = slots.filter((slot) => slot.layer === block.layer);
-    const form = forms.get(block.layer)!;
-    const tensors = foldFactors(decomposition.factors, extracted.biases, extracted.weights, form, own);
-    releaseNumbers(decomposition);
-    return {
-      block,
-      form,
-      slots: own,
-      tensors,
-      shapes: new Map([...tensors].map(([name, { shape }]) => [name, shape])),
-    };
-  }
 }
 
 /** The layer's form, with its two output matrices multiplied where that makes them no larger. */
@@ -304,42 +224,6 @@ function mergedOutput({ block, form, slots, shapes }: FoldedLayer): BlockForm {
     : withMergedOutput(form, shapes.get(slot.name)! as [number, number], block.hiddenSize);
 }
 
-/** The ranks that slots name (`layer0.key.r2`, or `4*layer0.key.r2`), as the tensors have them: a file's caches are of fixed sizes. */
-function rankSizes(
-  slots: readonly FactorSlot[],
-  tensors: ReadonlyMap<string, FactorNumbers>,
-): ReadonlyMap<string, number> {
-  const sizes = new Map<string, number>();
-  for (const { name, shape } of slots) {
-    for (const [axis, size] of shape.entries()) {
-      if (typeof size !== "string") continue;
-      const { count, rank } = symbolOf(size);
-      sizes.set(rank, tensors.get(name)!.shape[axis]! / count);
-    }
-  }
-  return sizes;
-}
-
-/** `4*layer0.key.r2`: four times a rank. */
-function symbolOf(size: string): { readonly count: number; readonly rank: string } {
-  const [, count = "1", rank] = /^(?:(\d+)\*)?(.+)$/.exec(size)!;
-  return { count: Number(count), rank: rank! };
-}
-
 function formsOf(layers: readonly CompressedLayer[], cache: CacheKind): ReadonlyMap<number, BlockForm> {
   return new Map(layers.map(({ block, stored }) => [block.layer, formOf(block, stored.decomposition.factors, cache)]));
-}
-
-/** How a block runs with these factors: a truncated matrix as one where two would be larger. */
-function formOf(block: AttentionBlock, factors: Sketch<LayerFactors>, kind: CacheKind): BlockForm {
-  const cache = kind === "full" ? "full" : "compressed";
-  if (factors.kind === "tucker4") return chooseForm(block, factors.kind, { r3: factors.factors.ranks[2], cache });
-  const matrices = Object.keys(factors.matrices) as MatrixName[];
-  const form = chooseForm(block, factors.kind, { matrices, cache });
-  if (factors.kind === "tucker3") return form;
-  const dense = MATRICES.filter((name) => {
-    const truncated = factors.matrices[name];
-    return truncated !== undefined && !lowRankSaves(storedShape(block, name), truncated.rank);
-  });
-  return { ...form, ...Object.fromEntries(dense.map((name) => [name, "dense"])) };
 }

@@ -6,8 +6,8 @@
 import { dirname, resolve } from "node:path";
 import { TuckerdError } from "../errors.ts";
 import type { CompressionReport } from "./artifact.ts";
+import type { CacheKind } from "./block_form.ts";
 import type { Compressor } from "./compressor.ts";
-import type { CacheKind } from "./graphs.ts";
 import type { ModelGraphs } from "./model_graphs.ts";
 import type { CompressionOptions } from "./options.ts";
 

@@ -4,7 +4,7 @@
  * reconstructed by an independent HOOI in float64.
  */
 import { assert, assertEquals } from "@std/assert/mod.js";
-import type { CacheKind } from "../../src/compress/graphs.ts";
+import type { CacheKind } from "../../src/compress/block_form.ts";
 import { resolveOptions } from "../../src/compress/options.ts";
 import { writeModelFolder } from "../../src/compress/write_folder.ts";
 import { assertNear, largestValue } from "../support/close.ts";
