@@ -7,7 +7,10 @@ import { type CompressionRequest, resolveOptions } from "../../src/compress/opti
 import { FactorStore } from "../../src/compress/store.ts";
 import { type WriteFolderOptions, writeModelFolder } from "../../src/compress/write_folder.ts";
 import { TuckerdError } from "../../src/errors.ts";
-import { loadModel } from "../../src/onnx/model.ts";
+import { withFields } from "../../src/onnx/codec.ts";
+import { encodeModel, loadModel } from "../../src/onnx/model.ts";
+import { DataType } from "../../src/onnx/tensor.ts";
+import { tensorInfo } from "../../src/onnx/value_info.ts";
 import type { CompressionReport } from "../../src/compress/artifact.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { temporaryFolder } from "../support/folder.ts";
@@ -250,4 +253,34 @@ Deno.test("graphs that wouldn't share a cache are refused with its name and both
   const error = assertThrows(() => checkSameCaches(sizes), TuckerdError, text);
   assertEquals(error.kind, "invalid");
   checkSameCaches([sizes[0]!, sizes[0]!]);
+});
+
+Deno.test("graphs that would come out with different caches aren't written", async () => {
+  const later = await loadModel(`${gpt2}/onnx/decoder_with_past_model.onnx`);
+  const graph = later.proto.graph!;
+  const packed = graph.initializer.find(({ dims }) => String(dims) === "36,108")!; // a layer whose weights come from outside is left
+  const given = withFields(graph, {
+    initializer: graph.initializer.filter((tensor) => tensor !== packed),
+    input: [...graph.input, tensorInfo(packed.name, DataType.FLOAT, [36, 108])],
+  });
+  const folder = await folderOf({
+    "config.json": `${gpt2}/config.json`,
+    "onnx/decoder_model.onnx": `${gpt2}/onnx/decoder_model.onnx`,
+    "onnx/decoder_with_past_model.onnx": encodeModel({ ...later, proto: withFields(later.proto, { graph: given }) }),
+  });
+  await using resources = new AsyncDisposableStack();
+  resources.defer(() => Deno.remove(folder, { recursive: true }));
+  const store = resources.use(await FactorStore.open(undefined));
+  const graphs = await openGraphs(await openModelFolder(folder), { device: "cpu", store }, resources);
+  const write = (cache: "full" | "per-head") =>
+    writeModelFolder(graphs, resolveOptions({ ranks: [18, 6, 4] }), {
+      out: `${folder}/${cache}`,
+      execution: "factored",
+      cache,
+    });
+  const text =
+    "decoder_model.onnx and decoder_with_past_model.onnx wouldn't share the cache 0.key: 3 × 6 against 3 × 12";
+  await assertRejects(() => write("per-head"), TuckerdError, text);
+  assertEquals(Array.from(Deno.readDirSync(folder), ({ name }) => name).sort(), ["config.json", "onnx"]);
+  assertEquals((await write("full")).layers.length, 5);
 });

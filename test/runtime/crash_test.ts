@@ -49,3 +49,12 @@ Deno.test("crash: a worker that answers between its deaths is started again, how
     assertEquals([...(await engine.run(1, { x: pair(1, 2) }))["y"]!.data], [3]);
   }
 });
+
+Deno.test("crash: a worker that dies while its engine is closed is not started again", async () => {
+  const start = puppets("closed");
+  let started = 0;
+  const engine = await createEngine({ provider: "cpu", startWorker: () => (started++, start()) });
+  await engine.install(1, projectionModel(2, [[1], [1]]));
+  const [run] = await Promise.allSettled([engine.run(1, { x: pair(CRASH, 0) }), engine[Symbol.asyncDispose]()]);
+  assertEquals([run.status, started], ["rejected", 1]);
+});
