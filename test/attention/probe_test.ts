@@ -128,3 +128,31 @@ Deno.test("pictures have the sizes that a graph can cut in equal parts, and the 
   const graph = cutting(7 * 11);
   assertEquals(probeRuns(graph, "")[0].value(graph, "pixels").shape, [PROBE.batch, 3, 5, 6]);
 });
+
+Deno.test("pictures are followed through the blocks of channels that ONNX Runtime makes on a CPU", () => {
+  const nchwc = (
+    opType: string,
+    inputs: string[],
+    to: string,
+    attributes: Record<string, bigint | bigint[]>,
+  ): NodeProto => makeNode(opType, inputs, [to], { domain: "com.microsoft.nchwc", attributes });
+  // 10 channels, in blocks of 8 two.
+  const blocks = floatTensor("blocks", [16, 3, 2, 3], new Float32Array(16 * 18));
+  const through = (last: bigint): (number | undefined)[] => {
+    const graph = pictures([
+      makeNode("Transpose", ["pixels"], ["channelsLast"], { attributes: { perm: [0n, 2n, 3n, 1n] } }),
+      nchwc("ReorderInput", ["channelsLast"], "ordered", { channels_last: 1n }),
+      nchwc("Conv", ["ordered", "blocks"], "seen", { strides: [2n, 3n], kernel_shape: [2n, 3n] }),
+      nchwc("ReorderOutput", ["seen"], "scores", { channels: 10n, channels_last: last }),
+    ], [blocks]);
+    const [run] = probeRuns(graph, "");
+    const [, , height, width] = run.value(graph, "pixels").shape!;
+    const [rows, columns] = [Math.floor(height! / 2), Math.floor(width! / 3)];
+    assertEquals(
+      run.value(graph, "scores").shape,
+      last ? [PROBE.batch, rows, columns, 10] : [PROBE.batch, 10, rows, columns],
+    );
+    return [rows, columns];
+  };
+  assertEquals(through(0n), through(1n));
+});

@@ -186,6 +186,37 @@ Deno.test("positions in an order that is none of axes keep a block expanded", as
   await assertExact(model);
 });
 
+Deno.test("heads whose positions stand in orders of their own keep a block expanded", async () => {
+  const context = node("MatMul_1");
+  const [probabilities, value] = context.input as [string, string];
+  const cut = (name: string, from: string, to: string): NodeProto =>
+    makeNode("Slice", [value, from, to, "second"], [name]);
+  const model = changed(
+    new Map([[context, [
+      cut("heads", "none", "fourth"),
+      cut("head", "fourth", "all"),
+      makeNode("Slice", ["head", "last", "beforeFirst", "third", "last"], ["head.reversed"]),
+      makeNode("Concat", ["heads", "head.reversed"], ["value.mixed"], { attributes: { axis: 1n } }),
+      withFields(context, { input: [probabilities, "value.mixed"] }),
+    ]]]),
+    {
+      tensors: [
+        ...[int64Tensor("last", [-1]), int64Tensor("beforeFirst", [-(2 ** 31)]), int64Tensor("none", [0])],
+        ...[
+          int64Tensor("second", [1]),
+          int64Tensor("third", [2]),
+          int64Tensor("fourth", [3]),
+          int64Tensor("all", [1000]),
+        ],
+      ],
+    },
+  );
+  const [first] = findAttention(model).blocks;
+  assertEquals(first!.queryKeyExpandedBecause, undefined);
+  assertMatch(first!.valueOutputExpandedBecause!, /aren't those of \[batch, positions\] in any order of axes$/);
+  await assertExact(model);
+});
+
 Deno.test("scores of five dimensions keep a block expanded", async () => {
   const [scores, softmax, context] = [node("MatMul"), node("Softmax"), node("MatMul_1")];
   const [query, key] = scores.input as [string, string];

@@ -6,6 +6,7 @@
 import type { Graph } from "../../onnx/graph.ts";
 import { nodeName, type NodeProto } from "../../onnx/node.ts";
 import { isElementwise } from "../trace/arithmetic.ts";
+import { operandMoves } from "../trace/fused_matmul.ts";
 import { isMovement } from "../trace/movement.ts";
 import type { Tracer } from "../trace/tracer.ts";
 import { REACH } from "./scores.ts";
@@ -34,7 +35,7 @@ export function findContext(
     seen.add(name);
     for (const { node, index, graph: user } of graph.uses(name)) {
       if (user !== graph) continue;
-      if (node.opType === "MatMul" && index === 0) {
+      if (multiplies(node) && index === 0) {
         if (tracer.projection(graph, node) === undefined) found.push({ node, broken });
       } else if (isMovement(node) || isElementwise(node)) {
         for (const output of node.output) {
@@ -52,6 +53,12 @@ export function findContext(
   });
   if (values.length < 2) return first;
   return `its result meets ${values.length} values, in ${values.map(({ node }) => nodeName(node)).join(" and ")}`;
+}
+
+/** Whether a node multiplies its left operand, as it is, with another. */
+function multiplies(node: NodeProto): boolean {
+  const [{ batchesFirst, transposed }] = operandMoves(node);
+  return (node.opType === "MatMul" || node.opType === "FusedMatMul") && !batchesFirst && !transposed;
 }
 
 /** Operators after which the rows of the softmax may no longer sum to one. A Where may guard rows of NaN, but no more. */

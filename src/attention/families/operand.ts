@@ -7,6 +7,7 @@
 import type { Graph } from "../../onnx/graph.ts";
 import { normedView } from "../head_norm.ts";
 import { type CachedHeads, type HeadView, readCachedHeads, readHeads } from "../heads.ts";
+import { batchesFirst } from "../trace/fused_matmul.ts";
 import { broadcastTrace } from "../trace/trace.ts";
 import type { Tracer } from "../trace/tracer.ts";
 
@@ -17,13 +18,16 @@ export function readOperand(
   operand: {
     readonly name: string;
     readonly transposed: boolean;
+    /** The product takes the first dimension behind the heads: it holds [positions, heads, size]. */
+    readonly batchesFirst?: boolean;
     readonly heads: readonly number[] | undefined;
     /** Whether a norm without gain may stand before it. */
     readonly mayBeNormed?: true;
   },
 ): HeadView | CachedHeads | string {
-  const trace = tracer.trace(graph, operand.name);
-  if (trace === undefined || operand.heads === undefined) return "its shape isn't known";
+  const stored = tracer.trace(graph, operand.name);
+  if (stored === undefined || operand.heads === undefined) return "its shape isn't known";
+  const trace = operand.batchesFirst ? batchesFirst(stored) : stored;
   // One key head may serve all query heads by broadcasting.
   const broadcast = broadcastTrace(trace, [...operand.heads, ...trace.shape.slice(-2)]);
   const cached = readCachedHeads(tracer, broadcast, operand.transposed);

@@ -4,9 +4,10 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import { floatAttribute, intAttribute, intsAttribute, nodeName, type NodeProto, operatorOf } from "../../onnx/node.ts";
+import { floatAttribute, intsAttribute, nodeName, type NodeProto, operatorOf } from "../../onnx/node.ts";
 import type { CachedHeads, HeadView } from "../heads.ts";
 import { isElementwise } from "../trace/arithmetic.ts";
+import { operandMoves } from "../trace/fused_matmul.ts";
 import { isMovement } from "../trace/movement.ts";
 import type { Tracer } from "../trace/tracer.ts";
 import { readOperand } from "./operand.ts";
@@ -82,15 +83,11 @@ function readScores(
   node: NodeProto,
 ): Omit<Scores, "notAdditive"> | string {
   const heads = tracer.value(graph, node.output[0]!).shape?.slice(0, -2);
-  // ONNX Runtime's optimiser puts a transposition of the key and the scale into its own product.
-  if (["transA", "transBatchA", "transBatchB"].some((name) => intAttribute(node, name, 0) === 1)) {
-    return `${node.opType} transposes its query or its batches`;
-  }
-  const across = intAttribute(node, "transB", 0) === 0;
-  const query = readOperand(tracer, graph, { name: node.input[0]!, transposed: false, heads });
+  const [left, right] = operandMoves(node);
+  const query = readOperand(tracer, graph, { name: node.input[0]!, ...left, heads });
   if (typeof query === "string") return `the query can't be followed: ${query}`;
   if ("cache" in query) return `the query can't be followed: it comes from the input ${query.cache}`;
-  const key = readOperand(tracer, graph, { name: node.input[1]!, transposed: across, heads });
+  const key = readOperand(tracer, graph, { name: node.input[1]!, ...right, transposed: !right.transposed, heads });
   if (typeof key === "string") return `the key can't be followed: ${key}`;
   return { node, query: { ...query, scale: query.scale * floatAttribute(node, "alpha", 1) }, key };
 }

@@ -8,11 +8,12 @@
  * @module
  */
 import type { Graph } from "../../onnx/graph.ts";
-import { intAttribute, type NodeProto } from "../../onnx/node.ts";
+import { floatAttribute, intAttribute, type NodeProto } from "../../onnx/node.ts";
 import type { CachedHeads, HeadView } from "../heads.ts";
 import { readOutput } from "../output.ts";
 import type { OutputView, Verdict } from "../site.ts";
 import { judgeSpaces } from "../space.ts";
+import { operandMoves } from "../trace/fused_matmul.ts";
 import type { Tracer } from "../trace/tracer.ts";
 import { findContext } from "./context.ts";
 import { readOperand } from "./operand.ts";
@@ -26,13 +27,14 @@ export function findAtSoftmax(tracer: Tracer, graph: Graph, softmax: NodeProto):
   if (typeof scores === "string") return { reason: scores };
   const context = findContext(tracer, graph, softmax.output[0]!);
   if (typeof context === "string") return { reason: context };
-  const value = readOperand(tracer, graph, {
+  const multiplied = readOperand(tracer, graph, {
     name: context.node.input[1]!,
-    transposed: false,
+    ...operandMoves(context.node)[1],
     heads: tracer.value(graph, context.node.output[0]!).shape?.slice(0, -2),
     mayBeNormed: true,
   });
-  if (typeof value === "string") return { reason: `the value can't be followed: ${value}` };
+  if (typeof multiplied === "string") return { reason: `the value can't be followed: ${multiplied}` };
+  const value = { ...multiplied, scale: multiplied.scale * floatAttribute(context.node, "alpha", 1) };
   const output = readOutput(tracer, graph, {
     context: context.node.output[0]!,
     heads: scores.query.heads,

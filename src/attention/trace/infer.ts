@@ -5,6 +5,7 @@
  */
 import { intAttribute, intsAttribute, type NodeProto, stringAttribute } from "../../onnx/node.ts";
 import { equationOf } from "./equation.ts";
+import { movedShape, operandMoves } from "./fused_matmul.ts";
 import { axisOf, broadcastShapes, shaped, type Value } from "./value.ts";
 
 type Shape = readonly number[] | undefined;
@@ -28,14 +29,9 @@ function matmulShape(a: Shape, b: Shape): Shape {
   return [...broadcastShapes([a.slice(0, -2), b.slice(0, -2)]), a.at(-2)!, b.at(-1)!];
 }
 
-/** com.microsoft.FusedMatMul: a product of operands that it may transpose. */
-const fusedMatmul: Rule = (node, [a, b]) => {
-  if (intAttribute(node, "transBatchA", 0) === 1 || intAttribute(node, "transBatchB", 0) === 1) return [];
-  const operand = (shape: Shape, name: string): Shape =>
-    shape !== undefined && intAttribute(node, name, 0) === 1
-      ? [...shape.slice(0, -2), shape.at(-1)!, shape.at(-2)!]
-      : shape;
-  return [matmulShape(operand(a, "transA"), operand(b, "transB"))];
+const fusedMatmul: Rule = (node, shapes) => {
+  const [a, b] = operandMoves(node).map((moves, i) => shapes[i] && movedShape(shapes[i], moves));
+  return [matmulShape(a, b)];
 };
 
 const gemm: Rule = (node, [a, b]) => {
@@ -126,6 +122,20 @@ export function windowSizes(node: NodeProto, [x, w]: readonly (Value | undefined
   return node.opType === "MaxPool" || node.opType === "AveragePool" ? pooled(node, x.shape) : undefined;
 }
 
+/** com.microsoft.nchwc.ReorderInput: channels in blocks, whose last may be filled up; only ReorderOutput's count is exact. */
+const reorderInput: Rule = (node, [x]) => {
+  if (x === undefined) return [];
+  return [intAttribute(node, "channels_last", 0) === 1 ? [x[0]!, x.at(-1)!, ...x.slice(1, -1)] : x];
+};
+
+/** com.microsoft.nchwc.ReorderOutput: channels one by one again, as many as it says. */
+const reorderOutput: Rule = (node, [x]) => {
+  const channels = intAttribute(node, "channels", 0);
+  if (x === undefined) return [];
+  const [batch, , ...spatial] = x as [number, number, ...number[]];
+  return [intAttribute(node, "channels_last", 0) === 1 ? [batch, ...spatial, channels] : [batch, channels, ...spatial]];
+};
+
 const pad: Rule = (node, [data], inputs) => {
   const pads = intsAttribute(node, "pads") ?? (inputs[1]?.data && Array.from(inputs[1].data));
   if (data === undefined || pads === undefined) return [];
@@ -213,6 +223,8 @@ const rules = new Map<string, Rule>([
   ["TopK", topK],
   ["Conv", conv],
   ["QLinearConv", (node, shapes, inputs) => conv(node, [shapes[0], shapes[3]], inputs)],
+  ["ReorderInput", reorderInput],
+  ["ReorderOutput", reorderOutput],
   ["AveragePool", pool],
   ["MaxPool", pool],
   ["Pad", pad],
