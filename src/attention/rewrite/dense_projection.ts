@@ -27,6 +27,14 @@ export function writeProjection(writer: ModelWriter, projection: Projection, nam
     return;
   }
   const gemm = node.opType === "Gemm";
+  if (!gemm && bias !== undefined) {
+    const product = writer.node(graph, "MatMul", {
+      inputs: [stream, name],
+      label: `${node.name || node.output[0]}/MatMul`,
+    });
+    writer.put(graph, makeNode("Add", [product, bias], node.output, { name: node.name }));
+    return;
+  }
   const attributes = gemm ? { attributes: { alpha, beta } } : {};
   writer.put(graph, makeNode(gemm ? "Gemm" : "MatMul", inputs, node.output, { name: node.name, ...attributes }));
 }

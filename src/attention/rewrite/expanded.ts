@@ -130,7 +130,7 @@ function keptColumns(at: SiteWriter, form: BlockForm, projection: Projection): n
 /** The projection's product without its bias, under a new name, with the original columns that it has: at least the wanted ones. */
 function originalProduct(
   at: SiteWriter,
-  { node, input, stored, columns }: Projection,
+  { node, input, stored, bias, columns }: Projection,
   wanted: readonly number[],
 ): { readonly value: string; readonly columns: readonly number[] } {
   if (stored.kind === "plain") {
@@ -143,7 +143,8 @@ function originalProduct(
   }
   const all = Array.from({ length: columns }, (_, column) => column);
   const product = at.writer.fresh(`${node.output[0]}.original`);
-  at.writer.put(at.graph, withFields(node, { output: [product], name: product }));
+  const operands = node.input.map((operand) => operand === bias ? "" : operand);
+  at.writer.put(at.graph, withFields(node, { input: operands, output: [product], name: product }));
   const flat = at.rank(node.output[0]!) < at.rank(input);
   // The factors' product has the batch apart, the original one only where it was multiplied so.
   if (!flat) return { value: product, columns: all };

@@ -92,8 +92,8 @@ const fusedMatmul: Reader = (graph, node, valueOf) => {
 const matmulNBits: Reader = (graph, node, valueOf) => {
   const [stream, name, scales, zeroPoints, groupIndex, bias] = node.input;
   const bits = intAttribute(node, "bits", 4);
-  // Reordered groups and a bias of its own are newer options that no exporter of ours uses.
-  if (stream === undefined || name === undefined || scales === undefined || groupIndex || bias) return undefined;
+  // Columns whose groups are reordered (GPTQ's act-order) aren't read.
+  if (stream === undefined || name === undefined || scales === undefined || groupIndex) return undefined;
   if (!valueOf(name).constant || ![2, 4, 8].includes(bits)) return undefined;
   return {
     stream,
@@ -109,6 +109,7 @@ const matmulNBits: Reader = (graph, node, valueOf) => {
     elementType: elementTypeOf(graph, scales),
     rows: intAttribute(node, "K", 0),
     columns: intAttribute(node, "N", 0),
+    bias: bias || undefined,
   };
 };
 
