@@ -18,6 +18,7 @@ import { findAtSoftmax } from "./families/softmax.ts";
 import { type Fillers, joinReader } from "./cache_reader.ts";
 import { lower } from "./lower/lower.ts";
 import { type Lowering, originalOperator } from "./lower/restore.ts";
+import { withSharedBiases } from "./shared_biases.ts";
 import type { Site, Verdict } from "./site.ts";
 import { type Projection, storedName } from "./trace/projection.ts";
 import { probeRuns } from "./trace/evaluate.ts";
@@ -137,7 +138,12 @@ function analyseOnce(model: OnnxModel): Analysis {
   const constants = constantProjections(tracer, graph);
   const blocks: LocatedBlock[] = [];
   const reader = { tracer, identities: new Identities(tracer) };
-  for (const places of sites.values()) {
+  for (const [first, ...others] of sites.values()) {
+    const places = withSharedBiases([first, ...others]);
+    if (typeof places === "string") {
+      for (const { anchor } of [first, ...others]) left.set(anchor, places);
+      continue;
+    }
     const twins = twinsOf(tracer, places[0], constants);
     const reason = sharedElsewhere(places, readers) ?? twinProblem(places, twins);
     if (reason === undefined) blocks.push(describe(reader, places, { layer: blocks.length, twins }));
