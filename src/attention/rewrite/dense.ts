@@ -4,7 +4,8 @@
  * @module
  */
 import type { OnnxModel } from "../../onnx/model.ts";
-import { analyse, type Analysis, type LocatedBlock, locatedBlock } from "../find.ts";
+import type { LocatedBlock } from "../describe.ts";
+import { analyse, type Analysis, locatedBlock } from "../find.ts";
 import type { AttentionWeights, BlockForm } from "../types.ts";
 import { projectionsOf } from "./dense_matrices.ts";
 import { writeProjection } from "./dense_projection.ts";

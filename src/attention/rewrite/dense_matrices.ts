@@ -4,7 +4,7 @@
  * @module
  */
 import { isEveryIndex, projectionMatrix } from "../matrices.ts";
-import type { LocatedBlock } from "../find.ts";
+import type { LocatedBlock } from "../describe.ts";
 import type { Site } from "../site.ts";
 import type { Projection } from "../trace/projection.ts";
 import type { AttentionWeights } from "../types.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { release } from "../../release.ts";
-import type { LocatedBlock } from "../find.ts";
+import type { LocatedBlock } from "../describe.ts";
 import { type AttentionWeights, MATRICES } from "../types.ts";
 import { projectionsOf, rewrittenProjections } from "./dense_matrices.ts";
 import type { ModelWriter, Numbers } from "./writer.ts";

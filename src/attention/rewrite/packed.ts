@@ -10,7 +10,7 @@
  * @module
  */
 import { release } from "../../release.ts";
-import type { LocatedBlock } from "../find.ts";
+import type { LocatedBlock } from "../describe.ts";
 import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
 import type { FactorNumbers, ModelWriter, Numbers } from "./writer.ts";
 

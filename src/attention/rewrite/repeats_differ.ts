@@ -4,7 +4,8 @@
  * @module
  */
 import type { OnnxModel } from "../../onnx/model.ts";
-import { analyse, type LocatedBlock, locatedBlock } from "../find.ts";
+import type { LocatedBlock } from "../describe.ts";
+import { analyse, locatedBlock } from "../find.ts";
 import type { AttentionBlock, AttentionWeights } from "../types.ts";
 
 /** Whether key or value heads of a block share columns of the file: replacements of those may differ. */
