@@ -4,7 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { GraphProtoSchema, TensorProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
 import { Graph } from "../../src/onnx/graph.ts";
 import type { TensorProto } from "../../src/onnx/node.ts";
-import { DataType, floatTensor } from "../../src/onnx/tensor.ts";
+import { DataType, floatTensor, int64Tensor } from "../../src/onnx/tensor.ts";
 import { readMatrix } from "../../src/attention/trace/matrix.ts";
 
 function bytes(name: string, shape: readonly number[], values: readonly number[]): TensorProto {
@@ -44,6 +44,7 @@ Deno.test("blocks of four bits: low half first, a scale and a zero point for eve
     bits: 4,
     blockSize: 2,
     packedZeroPoints: true,
+    groups: undefined,
   } as const;
   const middle = readMatrix(graphOf(packed, scales), { ...stored, zeroPoints: undefined }, sizes);
   assertEquals([...middle.data], [10 - 8, (1 - 8) / 2, 3 - 8, 0, (15 - 8) * 10, (2 - 8) * 100]);
@@ -54,4 +55,8 @@ Deno.test("blocks of four bits: low half first, a scale and a zero point for eve
   const own = { ...stored, zeroPoints: "zeros", packedZeroPoints: false };
   const halves = readMatrix(graphOf(packed, scales, real), own, sizes);
   assertEquals([...halves.data], [10 - 2.5, (1 - 1) / 2, 3 - 2.5, (8 - 1) / 2, (15 - 4) * 10, (2 - 0.5) * 100]);
+  const places = int64Tensor("groups", [1, 0, 1]);
+  const moved = { ...stored, zeroPoints: undefined, groups: "groups" };
+  const reordered = readMatrix(graphOf(packed, scales, places), moved, sizes);
+  assertEquals([...reordered.data], [(10 - 8) * 10, (1 - 8) * 100, 3 - 8, 0, (15 - 8) * 10, (2 - 8) * 100]);
 });

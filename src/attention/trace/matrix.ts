@@ -25,6 +25,8 @@ export type StoredMatrix =
     readonly zeroPoints: string | undefined;
     /** Whether they are integers of so many bits too, rather than real numbers. */
     readonly packedZeroPoints: boolean;
+    /** For every row the block whose scale and zero point it has; undefined where that is the one that it stands in. */
+    readonly groups: string | undefined;
     readonly bits: number;
     readonly blockSize: number;
   }
@@ -96,10 +98,10 @@ function numbersOf(
     }
     case "blocks": {
       const scales = constantArray(graph, stored.scales, folder).data;
-      const zeroPoints = stored.zeroPoints === undefined
-        ? undefined
-        : constantArray(graph, stored.zeroPoints, folder).data;
-      return readBlocks(data, { ...stored, scales, zeroPoints, rows, columns });
+      const [zeroPoints, groups] = [stored.zeroPoints, stored.groups].map((name) =>
+        name === undefined ? undefined : constantArray(graph, name, folder).data
+      );
+      return readBlocks(data, { ...stored, scales, zeroPoints, groups, rows, columns });
     }
     case "codes": {
       const scales = constantArray(graph, stored.scales, folder).data;
@@ -116,16 +118,18 @@ function numbersOf(
 
 /**
  * MatMulNBits: column n is stored as blocks of `blockSize` numbers, each with a scale and a zero point, the first number in
- * the lowest bits. Without zero points the middle of the range stands for 0.
+ * the lowest bits. Without zero points the middle of the range stands for 0. With `groups` (`g_idx`, GPTQ's act-order) a number has scale
+ * and zero point of another block than its own.
  */
 function readBlocks(
   packed: ArrayLike<number>,
-  { bits, blockSize, scales, zeroPoints, packedZeroPoints, rows, columns }: MatrixSizes & {
+  { bits, blockSize, scales, zeroPoints, packedZeroPoints, groups, rows, columns }: MatrixSizes & {
     readonly bits: number;
     readonly packedZeroPoints: boolean;
     readonly blockSize: number;
     readonly scales: ArrayLike<number>;
     readonly zeroPoints: ArrayLike<number> | undefined;
+    readonly groups: ArrayLike<number> | undefined;
   },
 ): Float32Array {
   const blocks = Math.ceil(rows / blockSize);
@@ -134,19 +138,19 @@ function readBlocks(
   const zerosPerColumn = Math.ceil(blocks / perByte);
   const number = (bytes: ArrayLike<number>, start: number, i: number): number =>
     (bytes[start + Math.floor(i / perByte)]! >> (i % perByte * bits)) & (2 ** bits - 1);
+  const zeroOf = (n: number, block: number): number => {
+    if (zeroPoints === undefined) return 2 ** (bits - 1);
+    return packedZeroPoints ? number(zeroPoints, n * zerosPerColumn, block) : zeroPoints[n * blocks + block]!;
+  };
   const matrix = new Float32Array(rows * columns);
   for (let n = 0; n < columns; n++) {
-    for (let block = 0; block < blocks; block++) {
-      const zero = zeroPoints === undefined
-        ? 2 ** (bits - 1)
-        : packedZeroPoints
-        ? number(zeroPoints, n * zerosPerColumn, block)
-        : zeroPoints[n * blocks + block]!;
-      const scale = scales[n * blocks + block]!;
+    let [known, zero, scale] = [-1, 0, 0];
+    for (let row = 0; row < rows; row++) {
+      const block = Math.floor(row / blockSize);
+      const group = groups === undefined ? block : groups[row]!;
+      if (group !== known) [known, zero, scale] = [group, zeroOf(n, group), scales[n * blocks + group]!];
       const start = (n * blocks + block) * bytesPerBlock;
-      for (let i = 0; i < blockSize && block * blockSize + i < rows; i++) {
-        matrix[(block * blockSize + i) * columns + n] = (number(packed, start, i) - zero) * scale;
-      }
+      matrix[row * columns + n] = (number(packed, start, row % blockSize) - zero) * scale;
     }
   }
   return matrix;
