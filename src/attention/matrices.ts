@@ -38,7 +38,7 @@ export function extractColumns(view: HeadView, folder: string): Float32Array {
 }
 
 /** Are these 0, 1, … count − 1? */
-export function isEveryIndex(indices: Int32Array, count: number): boolean {
+export function isEveryIndex(indices: Int32Array | readonly number[], count: number = indices.length): boolean {
   return indices.length === count && indices.every((index, i) => index === i);
 }
 

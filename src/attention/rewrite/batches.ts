@@ -8,6 +8,7 @@
  */
 import type { Graph } from "../../onnx/graph.ts";
 import { sizesOf } from "../axis_sizes.ts";
+import { isEveryIndex } from "../matrices.ts";
 import { isPlain, type RowOrder } from "../rows.ts";
 import type { Tracer } from "../trace/tracer.ts";
 import type { ModelWriter } from "./writer.ts";
@@ -37,8 +38,7 @@ export function inBatches(
   if (isPlain(order)) return value;
   const { axes, batchAxes } = order;
   return at.once(`rows ${axes} ${batchAxes} of ${value}`, () => {
-    const inOrder = axes.every((axis, i) => axis === i);
-    const moved = inOrder ? value : at.transpose(value, [...axes, axes.length], "rows.moved");
+    const moved = isEveryIndex(axes) ? value : at.transpose(value, [...axes, axes.length], "rows.moved");
     if (axes.length === 2 && batchAxes === 1) return moved;
     const counts = [axes.slice(0, batchAxes), axes.slice(batchAxes)].map((group) => countOf(at, like, group));
     const shape = [...counts, at.writer.integers([-1])];

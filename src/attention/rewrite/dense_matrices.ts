@@ -54,7 +54,7 @@ export function rewrittenProjections(
   const taken = (projection: Projection, indices: Int32Array, matrix: Float32Array): boolean => {
     const whole = owned && block.sites.length === 1 && block.twins.length === 0 &&
       !matrices.has(projection.node) && matrix.length === projection.rows * projection.columns &&
-      isEveryIndex(indices, indices.length);
+      isEveryIndex(indices);
     if (whole) matrices.set(projection.node, { projection, matrix });
     return whole;
   };

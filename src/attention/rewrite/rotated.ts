@@ -17,11 +17,12 @@
  */
 import { intAttribute } from "../../onnx/node.ts";
 import { DataType } from "../../onnx/tensor.ts";
+import { isEveryIndex } from "../matrices.ts";
 import type { RotationTerm } from "../rotation_terms.ts";
 import type { BlockForm } from "../types.ts";
 import { gatherLast } from "./full_heads.ts";
 import { constant } from "./operands.ts";
-import { allCoefficients, inOrder, pickedCoefficients } from "./rotation_cache.ts";
+import { allCoefficients, pickedCoefficients } from "./rotation_cache.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** Numbers of a head that are made in the same way: as many terms, coefficients at the same ones. */
@@ -166,7 +167,7 @@ function columnsOf(
 /** The numbers of a part, cut from queries. */
 function ownNumbers(at: SiteWriter, query: string, part: Part, label: string): string {
   const { headSize } = at.site.key;
-  const whole = part.at.length === headSize && inOrder(part.at);
+  const whole = isEveryIndex(part.at, headSize);
   return whole ? query : gatherLast(at, query, { index: part.at, label });
 }
 

@@ -5,6 +5,7 @@
  * @module
  */
 import { writeCache } from "./caches.ts";
+import { isEveryIndex } from "../matrices.ts";
 import { gatherLast } from "./full_heads.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
@@ -51,21 +52,16 @@ function freshCoefficients(at: SiteWriter): string {
   });
   const parts = coefficients.map(({ name, axes, batched, width, index }) => {
     const typed = at.node("Cast", [name], { label: "rotation.typed", attributes: { to: BigInt(at.elementType) } });
-    const across = inOrder(axes) ? typed : at.transpose(typed, axes, "rotation.across");
+    const across = isEveryIndex(axes) ? typed : at.transpose(typed, axes, "rotation.across");
     const rows = at.reshape(across, [batched ? 0 : 1, 1, -1, width], { label: "rotation.rows" });
-    const whole = index.length === width && inOrder(index);
+    const whole = isEveryIndex(index, width);
     const picked = whole ? rows : gatherLast(at, rows, { index, label: "rotation.picked" });
     return at.node("Expand", [picked, shape], { label: "rotation.new" });
   });
   const joined = parts.length === 1
     ? parts[0]!
     : at.node("Concat", parts, { label: "rotation.joined", attributes: { axis: -1n } });
-  return inOrder(order) ? joined : gatherLast(at, joined, { index: order, label: "rotation.order" });
-}
-
-/** Whether places are those that their order gives. */
-export function inOrder(places: readonly number[]): boolean {
-  return places.every((place, i) => place === i);
+  return isEveryIndex(order) ? joined : gatherLast(at, joined, { index: order, label: "rotation.order" });
 }
 
 function coefficientsOf(group: string): string {

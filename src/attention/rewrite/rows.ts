@@ -7,6 +7,7 @@
  * @module
  */
 import { type AxisSize, outputSizes } from "../axis_sizes.ts";
+import { isEveryIndex } from "../matrices.ts";
 import { isPlain } from "../rows.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
@@ -21,7 +22,7 @@ export function inOwnRows(at: SiteWriter, value: string): string {
     value,
     shapeOf(at, [...axes.map((axis) => sizes[axis]!), width]),
   ], { label: "output.axes" });
-  if (axes.every((axis, i) => axis === i)) return apart;
+  if (isEveryIndex(axes)) return apart;
   const back = axes.map((_, axis) => axes.indexOf(axis));
   return at.transpose(apart, [...back, axes.length], "output.moved");
 }
