@@ -5,7 +5,8 @@
  * @module
  */
 import type { Site } from "./site.ts";
-import type { LinearTerm, LinearTrace, LinearTracer } from "./trace/linear.ts";
+import type { LinearTracer } from "./trace/linear.ts";
+import type { LinearTrace } from "./trace/linear_terms.ts";
 import type { Tracer } from "./trace/tracer.ts";
 import { broadcastIndex } from "./trace/value.ts";
 
@@ -16,8 +17,9 @@ export interface KeyOperand {
   readonly past: number;
   /** Times the keys that the model gives out. */
   readonly multiple: number;
-  /** Summands of number j of a head at a position. */
-  readonly at: (row: number, head: number, position: number, j: number) => readonly LinearTerm[];
+  readonly trace: LinearTrace;
+  /** Which of its elements is number j of a head at a position. */
+  readonly element: (row: number, head: number, position: number, j: number) => number;
 }
 
 /**
@@ -61,9 +63,10 @@ function operandOf(
     batch,
     tokens,
     past: positions - tokens,
-    at: (row, head, position, j) => {
+    trace,
+    element: (row, head, position, j) => {
       const start = matrices[row * heads + head]! * a * b;
-      return trace.elements[transposed ? start + j * positions + position : start + position * h + j]!;
+      return transposed ? start + j * positions + position : start + position * h + j;
     },
   };
 }
@@ -78,22 +81,24 @@ function readsAcross(tracer: Tracer, { graph, scores }: Pick<Site, "graph" | "sc
 function pastScale(
   tracer: Tracer,
   { graph, key }: Site,
-  { batch, past, at }: Omit<KeyOperand, "multiple">,
+  { batch, past, trace, element }: Omit<KeyOperand, "multiple">,
 ): number | undefined {
+  const { terms, starts } = trace;
   const stored = key.past === undefined ? undefined : tracer.trace(graph, key.past);
   if (stored?.shape.length !== 4 || stored.shape[2] !== past) return undefined;
   const [, groups, , h] = stored.shape as [number, number, number, number];
   if (key.heads % groups !== 0) return undefined;
-  const scale = at(0, 0, 0, 0)[0]?.scale;
+  const scale = firstScale(trace, element(0, 0, 0, 0));
   for (let row = 0; row < batch; row++) {
     for (let head = 0; head < key.heads; head++) {
       const group = Math.floor(head / (key.heads / groups));
       for (let position = 0; position < past; position++) {
         for (let j = 0; j < h; j++) {
           const origin = stored.origin[((row * groups + group) * past + position) * h + j];
-          const [term, ...others] = at(row, head, position, j);
-          const same = others.length === 0 && term?.origin === origin && term?.coefficient === -1 &&
-            term?.offset === 0 && term?.scale === scale;
+          const at = element(row, head, position, j);
+          const term = starts[at]!;
+          const same = starts[at + 1]! - term === 1 && terms.origin[term] === origin &&
+            terms.coefficient[term] === -1 && terms.offset[term] === 0 && terms.scale[term] === scale;
           if (!same) return undefined;
         }
       }
@@ -107,24 +112,25 @@ function pastScale(
  * there is a past. Undefined where they are others.
  */
 function givenMultiple(
-  { shape, elements }: LinearTrace,
+  given: LinearTrace,
   { key: { heads, headSize: h } }: Site,
   { operand, by }: { readonly operand: Omit<KeyOperand, "multiple">; readonly by: number | undefined },
 ): number | undefined {
-  const { batch, tokens, past, at } = operand;
-  const [, groups] = shape as [number, number];
+  const { batch, tokens, past, trace, element } = operand;
+  const [, groups] = given.shape as [number, number];
   const positions = past + tokens;
-  if (String(shape) !== String([batch, groups, positions, h]) || heads % groups !== 0) return undefined;
-  const first = elements[0]![0];
-  const multiple = by ?? (first && at(0, 0, 0, 0)[0]!.scale / first.scale);
-  if (multiple === undefined) return undefined;
+  if (String(given.shape) !== String([batch, groups, positions, h]) || heads % groups !== 0) return undefined;
+  const multiple = by ?? firstScale(trace, element(0, 0, 0, 0)) / firstScale(given, 0);
+  if (!Number.isFinite(multiple)) return undefined;
   for (let row = 0; row < batch; row++) {
     for (let head = 0; head < heads; head++) {
       const group = Math.floor(head / (heads / groups));
       for (let position = 0; position < positions; position++) {
         for (let j = 0; j < h; j++) {
-          const given = elements[((row * groups + group) * positions + position) * h + j]!;
-          if (!areMultiples(at(row, head, position, j), given, multiple)) return undefined;
+          const other = ((row * groups + group) * positions + position) * h + j;
+          if (!areMultiples(trace, element(row, head, position, j), { of: given, other, by: multiple })) {
+            return undefined;
+          }
         }
       }
     }
@@ -132,12 +138,28 @@ function givenMultiple(
   return multiple;
 }
 
-function areMultiples(terms: readonly LinearTerm[], of: readonly LinearTerm[], by: number): boolean {
-  return terms.length === of.length && terms.every((term, i) => {
-    const other = of[i]!;
-    return term.origin === other.origin && term.coefficient === other.coefficient &&
-      isNear(term.scale, by * other.scale) && isNear(term.offset, by * other.offset);
-  });
+/** Scale of an element's first term; NaN where it has none. */
+function firstScale({ terms, starts }: LinearTrace, element: number): number {
+  return starts[element] === starts[element + 1] ? NaN : terms.scale[starts[element]!]!;
+}
+
+/** Whether an element is another one times a number, term by term. */
+function areMultiples(
+  { terms, starts }: LinearTrace,
+  element: number,
+  { of, other, by }: { readonly of: LinearTrace; readonly other: number; readonly by: number },
+): boolean {
+  const [start, end] = [starts[element]!, starts[element + 1]!];
+  const ahead = of.starts[other]! - start;
+  if (of.starts[other + 1]! - ahead !== end) return false;
+  for (let at = start; at < end; at++) {
+    const like = terms.origin[at] === of.terms.origin[at + ahead] &&
+      terms.coefficient[at] === of.terms.coefficient[at + ahead] &&
+      isNear(terms.scale[at]!, by * of.terms.scale[at + ahead]!) &&
+      isNear(terms.offset[at]!, by * of.terms.offset[at + ahead]!);
+    if (!like) return false;
+  }
+  return true;
 }
 
 /** Whether two numbers are equal but for rounding. */

@@ -5,7 +5,6 @@
  */
 import type { HeadView } from "./heads.ts";
 import { isNear, type KeyOperand } from "./key_operand.ts";
-import type { LinearTerm } from "./trace/linear.ts";
 
 /** One summand of a key. */
 export interface RotationTerm {
@@ -40,15 +39,17 @@ export class TermReader {
 
   /** Terms of number j of a head at a new token, by `from`; undefined where there are none, or one comes from elsewhere. */
   terms(row: number, head: number, token: number, j: number): readonly Read[] | undefined {
-    const { tokens, past, at } = this.operand;
+    const { tokens, past, element, trace: { terms, starts } } = this.operand;
     const width = this.view.projection.columns;
     const start = this.#first + (row * tokens + token) * width;
-    const read = at(row, head, past + token, j).map(({ origin, coefficient, scale, offset }: LinearTerm) => {
-      const from = this.#places[head]!.get(origin - start);
-      return from === undefined || scale === 0 ? undefined : { from, coefficient, scale, bias: offset / scale };
-    });
-    if (read.length === 0 || !read.every((term) => term !== undefined)) return undefined;
-    return read.sort((a, b) => a.from - b.from);
+    const at = element(row, head, past + token, j);
+    const read: Read[] = [];
+    for (let term = starts[at]!; term < starts[at + 1]!; term++) {
+      const [from, scale] = [this.#places[head]!.get(terms.origin[term]! - start), terms.scale[term]!];
+      if (from === undefined || scale === 0) return undefined;
+      read.push({ from, coefficient: terms.coefficient[term]!, scale, bias: terms.offset[term]! / scale });
+    }
+    return read.length === 0 ? undefined : read.sort((a, b) => a.from - b.from);
   }
 }
 

@@ -178,10 +178,15 @@ function carriesPart(
   const source = tracer.sourcesOf(trace).find((candidate) => candidate.node === node);
   if (source === undefined) return false;
   const width = source.shape.at(-1)!;
-  const end = source.base + sizeOf(source.shape);
-  const columns = new Set(view.columns);
-  return columns.size === width ||
-    trace.origin.some((origin) => origin >= source.base && origin < end && columns.has((origin - source.base) % width));
+  const wanted = new Uint8Array(width);
+  for (const column of view.columns) wanted[column] = 1;
+  if (!wanted.includes(0)) return true;
+  const size = sizeOf(source.shape);
+  for (const origin of trace.origin) {
+    const at = origin - source.base;
+    if (at >= 0 && at < size && wanted[at % width] === 1) return true;
+  }
+  return false;
 }
 
 /** Which of key and value a model output [batch, heads, positions, head size] holds. */

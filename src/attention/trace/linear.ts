@@ -8,6 +8,7 @@ import type { Graph } from "../../onnx/graph.ts";
 import { nodeName, type NodeProto, operatorOf } from "../../onnx/node.ts";
 import { sizeOf } from "../../onnx/tensor.ts";
 import { agreedData } from "./evaluate.ts";
+import { LinearTerms, type LinearTrace, MOST_TERMS } from "./linear_terms.ts";
 import { movementOf } from "./movement.ts";
 import type { Trace } from "./trace.ts";
 import type { Tracer } from "./tracer.ts";
@@ -22,30 +23,12 @@ export interface CoefficientSource {
   readonly base: number;
 }
 
-/** One summand of an element: coefficient · (scale · origin + offset). */
-export interface LinearTerm {
-  /** As in `Trace`. */
-  readonly origin: number;
-  /** Number of a coefficient's element; −1 for 1. */
-  readonly coefficient: number;
-  readonly scale: number;
-  readonly offset: number;
-}
-
-/** The summands of every element of a value: none, one or two. */
-export interface LinearTrace {
-  readonly shape: readonly number[];
-  readonly elements: readonly (readonly LinearTerm[])[];
-}
-
-/** The same, worked out for one element when it is asked for: undefined where it isn't linear. Values on the way take no memory. */
+/** A `LinearTrace` that is worked out for an element when it is asked for: values on the way take no memory. */
 interface LazyTrace {
   readonly shape: readonly number[];
-  readonly at: (element: number) => readonly LinearTerm[] | undefined;
+  /** Appends the terms of an element; false where it isn't linear. */
+  readonly add: (element: number, to: LinearTerms) => boolean;
 }
-
-/** Most summands that an element may have: a rotation mixes pairs. */
-const MOST = 2;
 
 /** Follows values that depend on what one node, a projection, makes. */
 export class LinearTracer {
@@ -65,17 +48,19 @@ export class LinearTracer {
     return this.#problem ?? "what it is made from can't be followed";
   }
 
-  /** The summands of a value's elements, or undefined where something on the way isn't linear, or isn't understood. */
+  /** The terms of a value's elements, or undefined where something on the way isn't linear, or isn't understood. */
   trace(graph: Graph, name: string): LinearTrace | undefined {
     const lazy = this.#lazy(graph, name);
     if (lazy === undefined) return undefined;
-    const elements: (readonly LinearTerm[])[] = [];
-    for (let i = 0; i < sizeOf(lazy.shape); i++) {
-      const terms = lazy.at(i);
-      if (terms === undefined) return undefined;
-      elements.push(terms);
+    const size = sizeOf(lazy.shape);
+    // An element with more terms is refused: those that don't fit are never read.
+    const terms = new LinearTerms(size * MOST_TERMS);
+    const starts = new Int32Array(size + 1);
+    for (let i = 0; i < size; i++) {
+      if (!lazy.add(i, terms)) return undefined;
+      starts[i + 1] = terms.length;
     }
-    return { shape: lazy.shape, elements };
+    return { shape: lazy.shape, terms, starts };
   }
 
   /** The value that a coefficient is an element of, and the element's flat index there. */
@@ -104,7 +89,7 @@ export class LinearTracer {
   }
 
   /** Remembers the first operator that isn't linear. */
-  #refuse(node: NodeProto): undefined {
+  #refuse(node: NodeProto): void {
     this.#problem ??= `${operatorOf(node)} (${nodeName(node)}) is no part of a rotation`;
   }
 
@@ -116,14 +101,14 @@ export class LinearTracer {
     if (!parts.every((part) => part !== undefined)) return undefined;
     const joined = join(parts);
     const { shape, index } = movement.outputs[node.output.indexOf(name)]!;
-    if (index === undefined) return { shape, at: joined };
+    if (index === undefined) return { shape, add: joined };
     const from = index();
-    return { shape, at: (i) => joined(from[i]!) };
+    return { shape, add: (element, to) => joined(from[element]!, to) };
   }
 
   #combined(graph: Graph, node: NodeProto, shape: readonly number[]): LazyTrace | undefined {
     const [a, b] = node.input as [string, string | undefined];
-    if (node.opType === "Neg") return this.#mapped(graph, a, { shape, by: (term) => scaled(term, -1) });
+    if (node.opType === "Neg") return this.#mapped(graph, a, { shape, by: negate });
     if (b === undefined) return undefined;
     const [first, second] = [a, b].map((input) => this.#tracer.reaches(graph, input, this.#node));
     switch (node.opType) {
@@ -148,14 +133,17 @@ export class LinearTracer {
     const [left, right] = node.input.map((input) => this.#lazy(graph, input));
     if (left === undefined || right === undefined) return undefined;
     const [i, j] = [broadcastIndex(left.shape, shape), broadcastIndex(right.shape, shape)];
-    const sign = node.opType === "Add" ? 1 : -1;
-    const at = (element: number): readonly LinearTerm[] | undefined => {
-      const [terms, others] = [left.at(i[element]!), right.at(j[element]!)];
-      if (terms === undefined || others === undefined) return undefined;
-      if (terms.length + others.length > MOST) return this.#refuse(node);
-      return [...terms, ...others.map((term) => scaled(term, sign))];
+    const add = (element: number, to: LinearTerms): boolean => {
+      const start = to.length;
+      if (!left.add(i[element]!, to)) return false;
+      const middle = to.length;
+      if (!right.add(j[element]!, to)) return false;
+      if (node.opType === "Sub") to.scaleFrom(middle, -1);
+      const fits = to.length - start <= MOST_TERMS;
+      if (!fits) this.#refuse(node);
+      return fits;
     };
-    return { shape, at };
+    return { shape, add };
   }
 
   #product(
@@ -172,9 +160,11 @@ export class LinearTracer {
     const source = this.#source(graph, factor);
     if (source === undefined) return undefined;
     const places = broadcastIndex(source.shape, shape);
-    const by = (term: LinearTerm, at: number): LinearTerm | undefined =>
-      // A product of coefficients is no element of any value.
-      term.coefficient === -1 ? { ...term, coefficient: source.base + places[at]! } : this.#refuse(node);
+    const by = (element: number, to: LinearTerms, start: number): boolean => {
+      const single = to.turnFrom(start, source.base + places[element]!);
+      if (!single) this.#refuse(node);
+      return single;
+    };
     return this.#mapped(graph, linear, { shape, by });
   }
 
@@ -188,7 +178,11 @@ export class LinearTracer {
     },
   ): LazyTrace | undefined {
     const places = broadcastIndex(known.shape, shape);
-    return this.#mapped(graph, linear, { shape, by: (term, at) => scaled(term, of(known.data[places[at]!]!)) });
+    const by = (element: number, to: LinearTerms, start: number): true => {
+      to.scaleFrom(start, of(known.data[places[element]!]!));
+      return true;
+    };
+    return this.#mapped(graph, linear, { shape, by });
   }
 
   #mapped(
@@ -196,17 +190,18 @@ export class LinearTracer {
     name: string,
     { shape, by }: {
       readonly shape: readonly number[];
-      readonly by: (term: LinearTerm, at: number) => LinearTerm | undefined;
+      /** Changes the terms from `start` on, those of an element; false where that can't be. */
+      readonly by: (element: number, to: LinearTerms, start: number) => boolean;
     },
   ): LazyTrace | undefined {
     const trace = this.#lazy(graph, name);
     if (trace === undefined) return undefined;
     const index = broadcastIndex(trace.shape, shape);
-    const at = (element: number): readonly LinearTerm[] | undefined => {
-      const terms = trace.at(index[element]!)?.map((term) => by(term, element));
-      return terms?.every((term) => term !== undefined) ? terms : undefined;
+    const add = (element: number, to: LinearTerms): boolean => {
+      const start = to.length;
+      return trace.add(index[element]!, to) && by(element, to, start);
     };
-    return { shape, at };
+    return { shape, add };
   }
 
   /** Numbers that don't depend on the input's sizes. */
@@ -235,23 +230,25 @@ export class LinearTracer {
   }
 }
 
-/** An exact view: one summand for each element, and none for a zero. */
+/** An exact view: one term for each element, and none for a zero. */
 function exact({ shape, origin, scale, offset }: Trace): LazyTrace {
-  const at = (i: number): LinearTerm[] =>
-    origin[i] === -1 && offset[i] === 0
-      ? []
-      : [{ origin: origin[i]!, coefficient: -1, scale: scale[i]!, offset: offset[i]! }];
-  return { shape, at };
+  const add = (element: number, to: LinearTerms): true => {
+    const [from, shift] = [origin[element]!, offset[element]!];
+    if (from !== -1 || shift !== 0) to.push(from, scale[element]!, shift);
+    return true;
+  };
+  return { shape, add };
 }
 
 /** Elements of several values in one numbering, one value after the other. */
-function join([first, ...others]: readonly LazyTrace[]): LazyTrace["at"] {
-  if (others.length === 0) return first!.at;
+function join([first, ...others]: readonly LazyTrace[]): LazyTrace["add"] {
+  if (others.length === 0) return first!.add;
   const rest = join(others);
   const size = sizeOf(first!.shape);
-  return (i) => i < size ? first!.at(i) : rest(i - size);
+  return (element, to) => element < size ? first!.add(element, to) : rest(element - size, to);
 }
 
-function scaled(term: LinearTerm, by: number): LinearTerm {
-  return { ...term, scale: term.scale * by, offset: term.offset * by };
+function negate(_element: number, to: LinearTerms, start: number): true {
+  to.scaleFrom(start, -1);
+  return true;
 }
