@@ -120,6 +120,12 @@ function matrixOf(
   return { data, shape: [rows, columns], [Symbol.dispose]: dispose };
 }
 
+/** Rows and columns of the matrices that a task is about, those of an attention side by side. */
+function sizesOf(loaded: Loaded, { layer }: Task): [number, number] {
+  const { hiddenSize, headSize, heads } = blockOf(loaded, layer);
+  return [hiddenSize, headSize * heads * MATRICES.length];
+}
+
 async function load(graphPath: string): Promise<Loaded> {
   const model = await loadModel(graphPath);
   return { model, found: findAttention(model) };
@@ -134,7 +140,7 @@ async function serve(graphPath: string): Promise<void> {
     const command = ChildCommand.parse(JSON.parse(line));
     try {
       const model = loaded ??= await load(graphPath);
-      await source.open(command.device);
+      await source.open(command.device, sizesOf(model, command.tasks[0]!));
       const results = ahead(
         [...command.tasks.entries()],
         ([index, task], next) => perform(model, task, { source, full: command.full[index] ?? null, next }),

@@ -6,7 +6,7 @@
 import { TuckerdError } from "../errors.ts";
 import { log } from "../log.ts";
 import { hasGpuDevice } from "../machine.ts";
-import { createCpuOps } from "../tucker/mod.ts";
+import { createCpuOps, trialSeconds } from "../tucker/mod.ts";
 import type { TuckerOps } from "../tucker/ops.ts";
 import type { Device } from "./layer_task.ts";
 
@@ -23,31 +23,36 @@ export interface OpsMakers {
   readonly cpu: () => Promise<TuckerOps>;
   /** Whether it is worth looking for a GPU. */
   readonly hasGpu: () => boolean;
+  /** Seconds that operations take for a step of a decomposition with a matrix of these sizes. */
+  readonly trial: (ops: TuckerOps, rows: number, columns: number) => Promise<number>;
 }
 
 const MAKERS: OpsMakers = {
   gpu: async (options) => (await import("../tucker/gpu_ops.ts")).createGpuOps(options),
   cpu: createCpuOps,
   hasGpu: hasGpuDevice,
+  trial: trialSeconds,
 };
 
 /** Open operations, and how many pieces of work are under way on them. */
 interface Opened {
   readonly ops: TuckerOps;
-  /** Why they are the CPU's, where a GPU failed. */
+  /** Why they are the CPU's, where a GPU failed or lost. */
   readonly fallback: string;
   users: number;
   discarded: boolean;
 }
 
 /**
- * Operations for a run of tasks. With device `auto` a real GPU is used where there is one, and work that fails on it is done
- * on the CPU instead; the adapter text then says so. A software adapter isn't a GPU: measured, it loses to the CPU. After an
- * error a GPU isn't trusted any more: with device `webgpu` the next work opens a new one.
+ * Operations for a run of tasks. With device `auto` a real GPU is used where there is one and it wins a trial against the CPU, and work
+ * that fails on it is done on the CPU instead; the adapter text then says so. A software adapter isn't a GPU: measured, it loses to the
+ * CPU. After an error a GPU isn't trusted any more: with device `webgpu` the next work opens a new one.
  */
 export class OpsSource implements Disposable {
   readonly #makers: OpsMakers;
   #device: Device | undefined;
+  /** Of the matrices that the first work is about. */
+  #sizes: readonly [number, number] = [0, 0];
   #opened: Promise<Opened> | undefined;
 
   constructor(makers: OpsMakers = MAKERS) {
@@ -57,11 +62,13 @@ export class OpsSource implements Disposable {
   /**
    * Opens the backend that a device choice means; nothing is done if it is open already.
    *
+   * @param sizes rows and columns of a matrix like those that will be decomposed, for the trial
    * @throws TuckerdError what opening it threw; with device `auto` a GPU that can't be opened is none
    */
-  async open(device: Device): Promise<void> {
+  async open(device: Device, sizes: readonly [rows: number, columns: number]): Promise<void> {
     if (this.#device !== device) this.#discard(this.#opened);
     this.#device = device;
+    this.#sizes = sizes;
     await this.#current();
   }
 
@@ -111,7 +118,8 @@ export class OpsSource implements Disposable {
   async #openDevice(device: Device): Promise<Opened> {
     if (device === "cpu" || (device === "auto" && !this.#makers.hasGpu())) return await this.#openCpu("");
     try {
-      return opened(await this.#makers.gpu({ allowFallbackAdapter: device === "webgpu" }), "");
+      const gpu = await this.#makers.gpu({ allowFallbackAdapter: device === "webgpu" });
+      return device === "auto" ? await this.#faster(gpu) : opened(gpu, "");
     } catch (error) {
       if (device === "webgpu" || !(error instanceof TuckerdError)) throw error;
       if (error.kind === "unavailable") {
@@ -120,6 +128,25 @@ export class OpsSource implements Disposable {
       }
       log(0, `tuckerd: WebGPU can't be used, the CPU takes over: ${error.message}`);
       return await this.#openCpu(`, since WebGPU failed: ${error.message}`);
+    }
+  }
+
+  /** A GPU if it is faster than the CPU, which is measured: on small machines it often isn't. */
+  async #faster(gpu: TuckerOps): Promise<Opened> {
+    const { cpu: makeCpu, trial } = this.#makers;
+    const cpu = await makeCpu();
+    let faster: TuckerOps | undefined;
+    try {
+      const onGpu = await trial(gpu, ...this.#sizes);
+      const onCpu = await trial(cpu, ...this.#sizes);
+      const times = `a trial product took ${milliseconds(onGpu)} on WebGPU (${gpu.adapter}) and ${
+        milliseconds(onCpu)
+      } on the CPU`;
+      log(1, times);
+      faster = onGpu <= onCpu ? gpu : cpu;
+      return opened(faster, faster === gpu ? "" : `, since ${times}`);
+    } finally {
+      for (const ops of [gpu, cpu]) if (ops !== faster) ops[Symbol.dispose]();
     }
   }
 
@@ -147,3 +174,5 @@ const opened = (ops: TuckerOps, fallback: string): Opened => ({ ops, fallback, u
 function closeIfUnused({ ops, users, discarded }: Opened): void {
   if (discarded && users === 0) ops[Symbol.dispose]();
 }
+
+const milliseconds = (seconds: number): string => `${(1000 * seconds).toPrecision(2)} ms`;

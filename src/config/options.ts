@@ -197,7 +197,7 @@ export const OPTIONS = {
   device: option({
     placeholder: "auto|webgpu|cpu",
     schema: oneOf(["auto", "webgpu", "cpu"]),
-    help: "Where the decomposition runs.",
+    help: "Where the decomposition runs; auto takes a GPU (no software adapter) where it wins a trial against the CPU.",
     defaultText: "auto",
     tasks: all,
   }),

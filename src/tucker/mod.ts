@@ -29,3 +29,4 @@ export { type RankChoice, type RankedLayer, ranksForEnergy, ranksForRatio } from
 export * from "./ranks.ts";
 export { reconstruct, reconstructionErrors } from "./reconstruct.ts";
 export type { LayerPlace } from "./tensorise.ts";
+export { trialSeconds } from "./trial.ts";

@@ -30,6 +30,12 @@ class IdleGpu {
 
 const failure = (text: string): TuckerdError => new TuckerdError("failed", text);
 
+/** Rows and columns of the matrices that the work is said to be about. */
+const SIZES = [48, 256] as const;
+
+/** A trial that every GPU wins. */
+const gpuWins: OpsMakers["trial"] = ({ backend }) => Promise.resolve(backend === "webgpu" ? 0.001 : 0.002);
+
 /** A source on GPUs named gpu 1, gpu 2…, all of which the test sees. */
 function sourceOf(given: Partial<OpsMakers> = {}): { source: OpsSource; gpus: IdleGpu[]; allowed: boolean[] } {
   const gpus: IdleGpu[] = [], allowed: boolean[] = [];
@@ -41,6 +47,7 @@ function sourceOf(given: Partial<OpsMakers> = {}): { source: OpsSource; gpus: Id
     },
     cpu: createCpuOps,
     hasGpu: () => true,
+    trial: gpuWins,
     ...given,
   });
   return { source, gpus, allowed };
@@ -53,7 +60,7 @@ const onlyOnCpu = (ops: TuckerOps): Promise<string> =>
 Deno.test("auto: work that fails on the GPU is done on the CPU, and the adapter's text says why", async () => {
   const { source, gpus, allowed } = sourceOf();
   using _source = source;
-  await source.open("auto");
+  await source.open("auto", SIZES);
   assertEquals(await source.use((ops) => Promise.resolve(ops.adapter)), {
     value: "gpu 1",
     ops: { backend: "webgpu", adapter: "gpu 1" },
@@ -68,10 +75,10 @@ Deno.test("auto: work that fails on the GPU is done on the CPU, and the adapter'
 
 Deno.test("webgpu: the error is thrown, and the next work opens a new device", async () => {
   const { source, gpus, allowed } = sourceOf();
-  await source.open("webgpu");
+  await source.open("webgpu", SIZES);
   await assertRejects(() => source.use(onlyOnCpu), TuckerdError, "tensor [4,4]");
   assertEquals(gpus.map(({ disposed }) => disposed), [true]);
-  await source.open("webgpu");
+  await source.open("webgpu", SIZES);
   const { ops } = await source.use(() => Promise.resolve());
   assertEquals(ops, { backend: "webgpu", adapter: "gpu 2" });
   assertEquals(allowed, [true, true], "a software adapter will do where WebGPU was asked for");
@@ -83,7 +90,7 @@ Deno.test("webgpu: the error is thrown, and the next work opens a new device", a
 Deno.test("errors that aren't the GPU's are thrown as they are", async () => {
   const { source, gpus } = sourceOf();
   using _source = source;
-  await source.open("auto");
+  await source.open("auto", SIZES);
   for (
     const error of [new TuckerdError("invalid", "ranks"), new TuckerdError("cancelled", "stop"), new RangeError("r")]
   ) {
@@ -95,7 +102,7 @@ Deno.test("errors that aren't the GPU's are thrown as they are", async () => {
 Deno.test("two pieces of work on a GPU that fails: the device is freed when both have ended, both end on the CPU", async () => {
   const { source, gpus } = sourceOf();
   using _source = source;
-  await source.open("auto");
+  await source.open("auto", SIZES);
   const second = Promise.withResolvers<string>();
   const late = source.use((ops) => ops.backend === "cpu" ? Promise.resolve("late") : second.promise);
   const early = await source.use(onlyOnCpu);
@@ -114,12 +121,12 @@ Deno.test("a GPU that can't be opened: auto says so and goes on, webgpu throws, 
   };
   const { source } = sourceOf({ gpu });
   using _source = source;
-  await source.open("auto");
+  await source.open("auto", SIZES);
   const { ops } = await source.use(() => Promise.resolve());
   assertEquals(ops.backend, "cpu");
   assert(ops.adapter.endsWith(", since WebGPU failed: kernel matmul[T=16] can't be built: no reason"), ops.adapter);
-  await assertRejects(() => source.open("webgpu"), TuckerdError, "matmul[T=16]");
-  await assertRejects(() => source.open("webgpu"), TuckerdError, "matmul[T=16]");
+  await assertRejects(() => source.open("webgpu", SIZES), TuckerdError, "matmul[T=16]");
+  await assertRejects(() => source.open("webgpu", SIZES), TuckerdError, "matmul[T=16]");
   assertEquals(attempts, 3);
 });
 
@@ -128,13 +135,68 @@ Deno.test("auto without a GPU is the CPU, plainly; cpu never looks for one", asy
   const cpu = (await createCpuOps()).adapter;
   for (const makers of [{ hasGpu: () => false }, { gpu: unavailable }]) {
     using source = sourceOf(makers).source;
-    await source.open("auto");
+    await source.open("auto", SIZES);
     const { ops } = await source.use(() => Promise.resolve());
     assertEquals(ops, { backend: "cpu", adapter: cpu });
   }
   const { source, gpus } = sourceOf();
-  await source.open("cpu");
+  await source.open("cpu", SIZES);
   assertEquals(gpus.length, 0);
+});
+
+Deno.test("auto: a GPU that loses the trial isn't used, and the adapter's text gives both times", async () => {
+  const asked: unknown[] = [];
+  const trial: OpsMakers["trial"] = ({ backend }, ...sizes) => {
+    asked.push([backend, ...sizes]);
+    return Promise.resolve(backend === "webgpu" ? 0.0125 : 0.005);
+  };
+  const { source, gpus } = sourceOf({ trial });
+  using _source = source;
+  for (let round = 0; round < 2; round++) { // the second finds it decided
+    await source.open("auto", SIZES);
+    const { ops } = await source.use(() => Promise.resolve());
+    assertEquals(ops.backend, "cpu");
+    assert(
+      ops.adapter.endsWith(", since a trial product took 13 ms on WebGPU (gpu 1) and 5.0 ms on the CPU"),
+      ops.adapter,
+    );
+  }
+  assertEquals([gpus.length, gpus[0]!.disposed], [1, true]);
+  assertEquals(asked, [["webgpu", ...SIZES], ["cpu", ...SIZES]]);
+});
+
+Deno.test("auto: what loses the trial is freed, what wins it is kept", async () => {
+  for (const [onGpu, kept] of [[1, "webgpu"], [3, "cpu"]] as const) {
+    const cpu = new IdleGpu("cpu");
+    const { source, gpus } = sourceOf({
+      cpu: () => Promise.resolve(Object.assign(cpu, { backend: "cpu" }) as unknown as TuckerOps),
+      trial: ({ backend }) => Promise.resolve(backend === "webgpu" ? onGpu : 2),
+    });
+    await source.open("auto", SIZES);
+    assertEquals([gpus[0]!.disposed, cpu.disposed], [kept === "cpu", kept === "webgpu"]);
+    assertEquals((await source.use(() => Promise.resolve())).ops.backend, kept);
+    source[Symbol.dispose]();
+  }
+});
+
+Deno.test("a GPU that fails in its trial: auto says so and goes on", async () => {
+  const { source, gpus } = sourceOf({
+    trial: ({ backend }) => backend === "cpu" ? Promise.resolve(1) : Promise.reject(failure("GPU device lost")),
+  });
+  using _source = source;
+  await source.open("auto", SIZES);
+  const { ops } = await source.use(() => Promise.resolve());
+  assert(ops.adapter.endsWith(", since WebGPU failed: GPU device lost"), ops.adapter);
+  assertEquals([ops.backend, gpus[0]!.disposed], ["cpu", true]);
+});
+
+Deno.test("no trial where the user chose", async () => {
+  const trial = (): Promise<number> => Promise.reject(new Error("a trial"));
+  for (const device of ["webgpu", "cpu"] as const) {
+    using source = sourceOf({ trial }).source;
+    await source.open(device, SIZES);
+    assertEquals((await source.use(() => Promise.resolve())).ops.backend, device);
+  }
 });
 
 Deno.test("the report names every device that decomposed", () => {
@@ -192,14 +254,14 @@ for (const [name, { fault, text }] of Object.entries(FAULTS)) {
       const device = await openDevice({ allowFallbackAdapter: true });
       return failingAt(await gpuOpsOn(device), 4, () => fault(device));
     };
-    using source = new OpsSource({ gpu, cpu: createCpuOps, hasGpu: () => true });
-    await source.open("auto");
+    using source = new OpsSource({ gpu, cpu: createCpuOps, hasGpu: () => true, trial: gpuWins });
+    await source.open("auto", SIZES);
     const { value, ops } = await source.use((ops) => decomposeLayer(weights, given, ops));
     assertEquals(ops.backend, "cpu");
     assert(text.test(ops.adapter), ops.adapter);
     using cpu = await createCpuOps();
     assertEquals(value.factors, (await decomposeLayer(weights, given, cpu)).factors, "nothing of the GPU's is left");
-    await source.open("webgpu");
+    await source.open("webgpu", SIZES);
     const error = await assertRejects(() => source.use((ops) => decomposeLayer(weights, given, ops)), TuckerdError);
     assert(text.test((error as TuckerdError).message), (error as TuckerdError).message);
   });

@@ -69,8 +69,9 @@ Deno.test({ name: "a layer is uploaded while the one before it is computed", ign
   };
   const layers = [0, 1, 2].map((layer) => randomWeights(SIZES, 30 + layer));
   const given = options({ ranks: [12, 4, 2], sweeps: 2 });
-  using source = new OpsSource({ gpu, cpu: createCpuOps, hasGpu: () => true });
-  await source.open("webgpu");
+  const noTrial = (): Promise<number> => Promise.reject(new Error("the user chose"));
+  using source = new OpsSource({ gpu, cpu: createCpuOps, hasGpu: () => true, trial: noTrial });
+  await source.open("webgpu", [SIZES.hiddenSize, 4 * SIZES.heads * SIZES.headSize]);
   const decompose = async (layer: number, next?: () => void): Promise<LayerDecomposition> => {
     const work = source.use((ops) => decomposeLayer(layers[layer]!, { ...given, onUploaded: next }, ops));
     const { value } = await work;
