@@ -7,6 +7,7 @@ import { basename, dirname, join, resolve } from "@std/path/mod.js";
 import { TuckerdError } from "../errors.ts";
 import { byteLength, decodeModel, encodeModelPieces, MAX_MODEL_BYTES } from "./codec.ts";
 import { externalLocation } from "./external.ts";
+import { inlineFunctions } from "./inline.ts";
 import { byteSizeOf, tensorShape } from "./tensor.ts";
 import { type GraphProto, type ModelProto, type TensorProto, TensorProto_DataLocation } from "./gen/onnx_pb.ts";
 
@@ -30,7 +31,7 @@ export interface OnnxModel {
 const LATER_CALLS = /^decoder_with_past_model(.*\.onnx)$/;
 
 /**
- * Reads an ONNX file, and for a `decoder_with_past_model` the `decoder_model` beside it. Weights in external data stay where
+ * Reads an ONNX file, with its functions in the place of their calls, and for a `decoder_with_past_model` the `decoder_model` beside it. Weights in external data stay where
  * they are; only their presence is checked.
  *
  * @throws TuckerdError "not-found" if there is no such file, "bad-model" if it is truncated, not protobuf, has no graph, or
@@ -38,7 +39,7 @@ const LATER_CALLS = /^decoder_with_past_model(.*\.onnx)$/;
  */
 export async function loadModel(path: string): Promise<OnnxModel> {
   const bytes = await readModelFile(path);
-  const proto = decode(bytes, path);
+  const proto = inlineFunctions(decode(bytes, path));
   if (proto.graph === undefined || proto.graph.node.length === 0) {
     throw new TuckerdError(
       "bad-model",
