@@ -11,16 +11,18 @@ import { TuckerdError } from "../errors.ts";
 import { type Fillers, joinReader } from "./cache_reader.ts";
 import { contestedSites } from "./contested.ts";
 import { describe, type LocatedBlock, twinProblem } from "./describe.ts";
+import { judgeCalls } from "./families/closed_functions.ts";
 import { judgeAll } from "./families/judge.ts";
 import { lower } from "./lower/lower.ts";
 import type { Lowering } from "./lower/restore.ts";
 import { withSharedBiases } from "./shared_biases.ts";
-import { sharedElsewhere, weightKey, weightReaders } from "./shared_weights.ts";
+import { sharedElsewhere, sitesByWeights, weightReaders } from "./shared_weights.ts";
 import type { Site, Verdict } from "./site.ts";
 import { probeRuns } from "./trace/evaluate.ts";
 import { Identities } from "./trace/identity.ts";
 import { Tracer } from "./trace/tracer.ts";
 import { constantProjections, twinsOf } from "./twins.ts";
+import { matrixProblem } from "./unfit_matrices.ts";
 import type { AttentionBlock, AttentionOperator, SkippedAttention } from "./types.ts";
 import { operatorsOf } from "./verdicts.ts";
 
@@ -79,7 +81,7 @@ function analyseOnce(model: OnnxModel): Analysis {
   if (proto === undefined) throw new TuckerdError("bad-model", `${model.path} has no graph`);
   const { graph, lowerings } = lower(new Graph(proto), model.folder);
   const tracer = new Tracer(probeRuns(graph, model.folder), model.folder);
-  const judged = judgeAll(tracer, graph);
+  const judged = [...judgeAll(tracer, graph), ...judgeCalls(model, graph)];
   const fillers = fillersOf(model, { tracer, judged });
   const found = judged.map(([anchor, verdict]): [NodeProto, Site | string] => {
     if ("site" in verdict) return [anchor, verdict.site];
@@ -89,29 +91,23 @@ function analyseOnce(model: OnnxModel): Analysis {
     return [anchor, joined];
   });
   const contested = contestedSites(found.flatMap(([, site]) => typeof site === "string" ? [] : site));
-  const sites = new Map<string, [Site, ...Site[]]>();
+  const sites: Site[] = [];
   const left = new Map<NodeProto, string>();
   for (const [anchor, candidate] of found) {
-    const site = typeof candidate === "string" ? candidate : contested.get(candidate) ?? candidate;
-    if (typeof site === "string") {
-      left.set(anchor, site);
-      continue;
-    }
-    const key = weightKey(site);
-    const same = sites.get(key);
-    // Weights are read from the first place, so one that projects all of them comes before those that read a cache.
-    if (same === undefined) sites.set(key, [site]);
-    else if (same[0].key.fromCache) same.unshift(site);
-    else same.push(site);
+    const site = typeof candidate === "string"
+      ? candidate
+      : contested.get(candidate) ?? matrixProblem(candidate) ?? candidate;
+    if (typeof site === "string") left.set(anchor, site);
+    else sites.push(site);
   }
   const readers = weightReaders(tracer, graph);
   const constants = constantProjections(tracer, graph);
   const blocks: LocatedBlock[] = [];
   const reader = { tracer, identities: new Identities(tracer) };
-  for (const [first, ...others] of sites.values()) {
-    const places = withSharedBiases([first, ...others]);
+  for (const same of sitesByWeights(tracer, sites)) {
+    const places = withSharedBiases(same);
     if (typeof places === "string") {
-      for (const { anchor } of [first, ...others]) left.set(anchor, places);
+      for (const { anchor } of same) left.set(anchor, places);
       continue;
     }
     const twins = twinsOf(tracer, places[0], constants);

@@ -5,14 +5,59 @@
  */
 import type { Graph } from "../onnx/graph.ts";
 import { nodeName } from "../onnx/node.ts";
+import { release } from "../release.ts";
+import { extractColumns } from "./matrices.ts";
 import type { Site } from "./site.ts";
 import { type Projection, storedName } from "./trace/projection.ts";
 import type { Tracer } from "./trace/tracer.ts";
 
-/** Sites with the same key use the very same weights. */
-export function weightKey({ query, key, value, output }: Site): string {
-  const views = [query, key, value].map((view) => `${storedName(view.projection)}:${view.columns}`);
-  return [...views, `${storedName(output.projection)}:${output.rows}`].join("|");
+/** Places that use the same weights. */
+type Sites = [Site, ...Site[]];
+
+/**
+ * Sites that use the same weights, together, in the order of the first of each. Those under one name do; so do those with one output
+ * matrix whose other matrices are equal copies: where ONNX Runtime's optimiser fuses layers with shared weights (ALBERT), it packs query,
+ * key and value of each anew.
+ */
+export function sitesByWeights({ folder }: Tracer, sites: readonly Site[]): Sites[] {
+  const byOutput = new Map<string, Sites[]>();
+  const groups: Sites[] = [];
+  for (const site of sites) {
+    const key = outputKey(site);
+    const others = byOutput.get(key) ?? [];
+    const same = others.find(([first]) => haveEqualInputs(first, site, folder));
+    if (same === undefined) {
+      const own: Sites = [site];
+      groups.push(own);
+      byOutput.set(key, [...others, own]);
+      continue;
+    }
+    // Weights are read from the first place, so one that projects all of them comes before those that read a cache.
+    if (same[0].key.fromCache) same.unshift(site);
+    else same.push(site);
+  }
+  return groups;
+}
+
+const INPUTS = ["query", "key", "value"] as const;
+
+function inputKey(site: Site, name: (typeof INPUTS)[number]): string {
+  return `${storedName(site[name].projection)}:${site[name].columns}`;
+}
+
+function outputKey({ output }: Site): string {
+  return `${storedName(output.projection)}:${output.rows}`;
+}
+
+/** Whether query, key and value of two sites have matrices of the same numbers. */
+function haveEqualInputs(a: Site, b: Site, folder: string): boolean {
+  return INPUTS.every((name) => {
+    if (inputKey(a, name) === inputKey(b, name)) return true;
+    const [left, right] = [a, b].map((site) => extractColumns(site[name], folder)) as [Float32Array, Float32Array];
+    const equal = left.length === right.length && left.every((value, i) => value === right[i]);
+    release(left, right);
+    return equal;
+  });
 }
 
 /** The projections that read each stored matrix. */

@@ -1,7 +1,12 @@
-/** ALBERT's layers use one set of matrices; exporters and optimisers may write the biases of some of them in another way. */
+/**
+ * ALBERT's layers use one set of matrices; exporters and optimisers may write the biases of some of them in another way, or store some
+ * matrices again.
+ */
 import { assertEquals, assertMatch } from "@std/assert/mod.js";
 import { findAttention, rewriteDense } from "../../src/attention/mod.ts";
+import { constantArray } from "../../src/attention/trace/constants.ts";
 import { withFields } from "../../src/onnx/codec.ts";
+import { Graph } from "../../src/onnx/graph.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { makeNode, type NodeProto, type TensorProto } from "../../src/onnx/node.ts";
 import { floatTensor, int64Tensor } from "../../src/onnx/tensor.ts";
@@ -93,5 +98,45 @@ Deno.test("an output bias inside the product in one layer and behind it in other
   assertEquals(blocks, []);
   for (const { reason } of skipped) {
     assertEquals(reason, "gemm adds a bias to what other nodes project with its matrix alone");
+  }
+});
+
+/** The key matrix of the second layer stored once more, with its numbers changed or not. */
+function keyStoredAgain(change: (numbers: Float32Array) => Float32Array): OnnxModel {
+  const product = node("key_1/MatMul");
+  const [stream, matrix] = product.input as [string, string];
+  const { data } = constantArray(new Graph(graph), matrix, ".");
+  const again = floatTensor("again", [D, D], change(Float32Array.from(data)));
+  return changed(new Map([[product, [withFields(product, { input: [stream, "again"] })]]]), [again]);
+}
+
+Deno.test("layers of one output matrix whose other matrices are copies are one block, and change together", async () => {
+  const model = keyStoredAgain((numbers) => numbers);
+  const { blocks, skipped } = findAttention(model);
+  assertEquals([blocks.length, skipped], [1, []]);
+  const random = seededRandom("stored again");
+  for (let round = 0; round < 8; round++) {
+    const forms = new Map([[0, randomForm(blocks[0]!, random)]]);
+    const made = withRandomFactors(model, forms, random);
+    await using dense = await TestSession.load(rewriteDense(original, made.weights));
+    await using again = await TestSession.load(rewriteDense(model, made.weights));
+    await using session = await TestSession.load(made.rewritten);
+    const expected = await dense.run(inputs);
+    for (const actual of [await again.run(inputs), await session.run(inputs, made.feeds)]) {
+      for (const [name, { data }] of Object.entries(expected)) {
+        const what = `${name}, ${JSON.stringify([...forms.values()])}`;
+        assertNear(actual[name]!.data, data, { atol: 1e-4 * largestValue(data), rtol: 0, what });
+      }
+    }
+  }
+});
+
+Deno.test("layers of one output matrix whose other matrices differ in a number are left alone", () => {
+  const model = keyStoredAgain((numbers) => numbers.fill(numbers[D]! + 1e-3, D, D + 1));
+  const { blocks, skipped } = findAttention(model);
+  assertEquals(blocks, []);
+  assertEquals(skipped.length, 3);
+  for (const { reason } of skipped) {
+    assertMatch(reason, /uses its matrix .* too, and isn't part of a block that was found$/);
   }
 });
