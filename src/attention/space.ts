@@ -13,6 +13,7 @@ import { isPlain } from "./rows.ts";
 import type { Site, SiteParts, SoftmaxPath } from "./site.ts";
 import { isElementwise } from "./trace/arithmetic.ts";
 import { isMovement } from "./trace/movement.ts";
+import { isNorm } from "./trace/norms.ts";
 import type { Tracer } from "./trace/tracer.ts";
 
 /** Judges both pairs of a site, and finds what the model gives out as its cache. */
@@ -46,7 +47,7 @@ export function valuesBehind(site: SiteParts): string[] {
   return followers(site, [site.context], [site.output.projection.node.output[0]!, site.output.result]);
 }
 
-/** Everything made from `starts` by operators that move elements, work element by element or are norms, up to `ends`. */
+/** Everything made from `starts` by operators that move elements, work element by element or are norms or rotations, up to `ends`. */
 function followers(site: SiteParts, starts: readonly string[], ends: readonly string[]): string[] {
   const { graph } = site;
   const pending = [...starts];
@@ -56,17 +57,11 @@ function followers(site: SiteParts, starts: readonly string[], ends: readonly st
     if (seen.has(name) || ends.includes(name)) continue;
     seen.add(name);
     for (const { node, graph: user } of graph.uses(name)) {
-      if (user === graph && (isMovement(node) || isElementwise(node) || isNormOf(node, name))) {
-        pending.push(...node.output);
-      }
+      const follows = isMovement(node) || isElementwise(node) || (isNorm(node) && node.input[0] === name);
+      if (user === graph && follows) pending.push(...node.output);
     }
   }
   return [...seen];
-}
-
-/** Whether a node is a norm of a value, which keeps every element in its place. */
-function isNormOf(node: NodeProto, name: string): boolean {
-  return /^(Layer|SimplifiedLayer|RMS)Normalization$/.test(node.opType) && node.input[0] === name;
 }
 
 /** Whether a node is one of the two products. */
@@ -155,7 +150,8 @@ export function readersOf(
     }
     for (const { node, graph: user } of graph.uses(name)) {
       if (node.opType === "Shape" || node.opType === "Size") continue;
-      const follows = isMovement(node) || isElementwise(node) || makes(node, site) || node === site.value.norm?.mean;
+      const follows = isMovement(node) || isElementwise(node) || isNorm(node) || makes(node, site) ||
+        node === site.value.norm?.mean;
       if (user !== graph || !follows || tracer.projection(graph, node) !== undefined) {
         problem ??= `${node.opType} (${node.name || node.output[0]}) reads ${name} too`;
       }

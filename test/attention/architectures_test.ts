@@ -19,7 +19,7 @@ interface Expected {
   readonly others?: RegExp;
 }
 
-const rotated = /^query: (Add|Mul) .* changes it$/;
+const rotated = /^query: (Add|Mul|com.microsoft.RotaryEmbedding) .* changes it$/;
 const normed = /^query: (LayerNormalization|Mul) .* changes it$/;
 const clipped = /: Clip .* changes it$/;
 

@@ -271,3 +271,30 @@ Deno.test("a graph without attention has no blocks, and every softmax with a rea
     reason: "no product of two projections leads to it",
   }]);
 });
+
+Deno.test("operators that do attention and aren't known are told, whatever their domain", () => {
+  const { output: [query] } = node("query/Add");
+  const operators = [
+    "com.microsoft.PagedAttention",
+    "com.microsoft.BiasSoftmax",
+    "LinearAttention",
+    "models.own.Attention",
+  ];
+  const extra = operators.map((operator): NodeProto => {
+    const [opType, ...domain] = operator.split(".").toReversed() as [string, ...string[]];
+    return makeNode(opType, [query!, query!], [`${operator}.result`], { domain: domain.toReversed().join(".") });
+  });
+  const model = changed(new Map([[node("query/Add"), [node("query/Add"), ...extra]]]), {
+    outputs: operators.map((operator) => `${operator}.result`),
+  });
+  const { skipped } = findAttention(model);
+  assertEquals(skipped.map(({ operator, reason }) => [operator, reason]), [
+    ["com.microsoft.PagedAttention", "com.microsoft.PagedAttention isn't taken apart yet"],
+    ["com.microsoft.BiasSoftmax", "com.microsoft.BiasSoftmax isn't taken apart yet"],
+    [
+      "LinearAttention",
+      "LinearAttention has no softmax: its queries meet a state that keys and values were added up in",
+    ],
+    ["models.own.Attention", "models.own.Attention isn't taken apart yet"],
+  ]);
+});

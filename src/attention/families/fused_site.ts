@@ -9,11 +9,13 @@
  */
 import type { Graph } from "../../onnx/graph.ts";
 import { floatAttribute, type NodeProto, operatorOf } from "../../onnx/node.ts";
+import { dataTypeName } from "../../onnx/tensor.ts";
 import { groupQueryPath, groupQueryProblem, isGroupQuery, rotates } from "../group_query.ts";
 import type { HeadView } from "../heads.ts";
 import { readOutput } from "../output.ts";
 import type { FusedOperator, SiteParts, Verdict } from "../site.ts";
 import { judgeSpaces } from "../space.ts";
+import { elementTypeAt } from "../trace/element_type.ts";
 import type { Tracer } from "../trace/tracer.ts";
 
 /** The operands of an operator. */
@@ -53,7 +55,8 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
   const [, presentKey, presentValue] = node.output;
   const both = node.opType === "Attention" && node.domain !== "" ? presentKey : presentValue;
   const present = { key: presentKey || judged.present.key, value: both || judged.present.value };
-  const inside = insideProblem(graph, fused) ?? (grouped ? groupQueryProblem(tracer, graph, node) : undefined);
+  const inside = insideProblem(graph, fused) ?? typeProblem(graph, node, query.projection.elementType) ??
+    (grouped ? groupQueryProblem(tracer, graph, node) : undefined);
   const rotated = grouped && rotates(node) ? `${operatorOf(node)} rotates keys inside, at full size` : undefined;
   const { queryKeyExpandedBecause: queryKey, valueOutputExpandedBecause: valueOutput } = judged;
   const together = fused.oneHeadSize ? togetherProblem(node, queryKey ?? valueOutput) : undefined;
@@ -70,6 +73,14 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
 /** Where one pair can't run reduced, and the operator takes key and value heads of one size. */
 function togetherProblem(node: NodeProto, other: string | undefined): string | undefined {
   return other && `${operatorOf(node)} takes key and value heads of one size, and ${other}`;
+}
+
+/** Whether something casts between projections and operator: its operands in the small space come from the factors themselves. */
+function typeProblem(graph: Graph, node: NodeProto, projected: number): string | undefined {
+  const type = elementTypeAt(graph, node.input[0]!) ?? projected;
+  return type === projected
+    ? undefined
+    : `${operatorOf(node)} takes ${dataTypeName(type)}, its projections are of ${dataTypeName(projected)}`;
 }
 
 /** What an operator does inside that needs heads of full size. */

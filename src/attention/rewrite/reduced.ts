@@ -12,24 +12,34 @@ import { isPlain } from "../rows.ts";
 import { headsWidth, writeCache } from "./caches.ts";
 import { isLatent, latentContext, latentScores } from "./latent.ts";
 import { writeHeadNorm } from "./head_norm.ts";
+import { elementTypeAt } from "../trace/element_type.ts";
 import { queryType } from "./rotated.ts";
 import { inOwnRows } from "./rows.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /**
  * Scores from small queries and keys, in place of the graph's product. Keys get no bias: its terms are constant over keys, and
- * softmax drops them. With G < H key heads, the queries of a group stand below each other: [B, G, H/G·T, ρ].
+ * softmax drops them. With G < H key heads, the queries of a group stand below each other: [B, G, H/G·T, ρ]. Where the graph casts
+ * queries and keys before their product (to float32, in a model of float16), so does this.
  */
 export function writeReducedQueryKey(at: SiteWriter, form: BlockForm): void {
   const { query, key } = at.site;
   const scaledQuery = at.scaled(at.projectQuery(form.query), query.scale * key.scale, "scale");
   const split = at.reshape(scaledQuery, [0, 0, query.heads, -1], { label: "query.heads" });
+  const to = typeOf(at, at.site.scores);
   writeScores(at, form, {
     query: at.transpose(split, [0, 2, 1, 3], "query"),
-    product: (grouped, output) =>
-      isLatent(form, "key")
-        ? latentScores(at, form, { query: grouped, output })
-        : at.matmul(grouped, keysAcross(at, form), { label: "scores", output }),
+    product: (grouped, output) => {
+      if (!isLatent(form, "key")) {
+        const [left, right] = [grouped, keysAcross(at, form)].map((value) =>
+          typed(at, value, { to, label: "scores.cast" })
+        );
+        return at.matmul(left!, right!, { label: "scores", output });
+      }
+      const asIs = to === at.elementType;
+      const product = latentScores(at, form, { query: grouped, output: asIs ? output : undefined });
+      return asIs ? product : typed(at, product, { to, label: "scores.cast", output });
+    },
   });
 }
 
@@ -78,9 +88,12 @@ export function writeReducedValueOutput(at: SiteWriter, form: BlockForm): void {
   const groups = form.keyValueHeads;
   const p = at.rank(probabilities) === 3 ? splitHeads(at, probabilities, heads) : probabilities;
   const grouped = groups < heads ? at.reshape(p, [0, groups, -1, 0], { label: "probabilities.groups" }) : p;
+  const type = typeOf(at, probabilities);
+  const label = "context.cast";
+  const values = (): string => typed(at, cachedHeads(at, "value", form), { to: type, label });
   const product = isLatent(form, "value")
-    ? latentContext(at, form, grouped)
-    : at.matmul(grouped, cachedHeads(at, "value", form), { label: "context" });
+    ? latentContext(at, form, typed(at, grouped, { from: type, label }))
+    : typed(at, at.matmul(grouped, values(), { label: "context" }), { from: type, label });
   const context = groups < heads ? at.reshape(product, [0, heads, -1, 0], { label: "context.split" }) : product;
   const joined = at.reshape(at.transpose(context, [0, 2, 1, 3], "context.positions"), [0, 0, -1], {
     label: "context.joined",
@@ -149,4 +162,23 @@ function splitHeads(at: SiteWriter, input: string, heads: number): string {
   const parts = [at.writer.integers([-1, heads]), at.size(input, 1), at.size(input, 2)];
   const shape = at.node("Concat", parts, { label: "heads.shape", attributes: { axis: 0n } });
   return at.node("Reshape", [input, shape], { label: "heads.split" });
+}
+
+/** Element type of one of the graph's own values. */
+function typeOf(at: SiteWriter, name: string): number {
+  return elementTypeAt(at.graph, name) ?? at.elementType;
+}
+
+/** A value of one element type in another; the block's own is the one that isn't given. */
+function typed(
+  at: SiteWriter,
+  value: string,
+  { from = at.elementType, to = at.elementType, ...options }: {
+    readonly from?: number;
+    readonly to?: number;
+    readonly label: string;
+    readonly output?: string | undefined;
+  },
+): string {
+  return from === to ? value : at.node("Cast", [value], { ...options, attributes: { to: BigInt(to) } });
 }

@@ -12,14 +12,26 @@ import {
   floatsAttribute,
   intAttribute,
   intsAttribute,
+  nodeName,
   type NodeProto,
   operatorOf,
   tensorAttribute,
   type TensorProto,
 } from "../../onnx/node.ts";
-import { isFloating, isInteger, isOwned, readFloats, readIntegers, sizeOf, tensorShape } from "../../onnx/tensor.ts";
-import { movementOf } from "./movement.ts";
-import { axisOf, broadcastIndex, broadcastShapes, DATA_LIMIT, type Value } from "./value.ts";
+import {
+  DataType,
+  dataTypeName,
+  isFloating,
+  isInteger,
+  isOwned,
+  readFloats,
+  readIntegers,
+  sizeOf,
+  tensorShape,
+} from "../../onnx/tensor.ts";
+import { isMovement, movementOf } from "./movement.ts";
+import { dequantised, isQuantisation, quantised } from "./quantisation.ts";
+import { broadcastIndex, broadcastShapes, DATA_LIMIT, type Value } from "./value.ts";
 
 /** Numbers of a constant, row-major. */
 export interface ConstantArray {
@@ -97,7 +109,9 @@ function evaluateConstant(
   if (node.opType === "Constant") return constantNodeArray(node, wanted.folder);
   const inputs = node.input.map((name) => name === "" ? undefined : knownConstant(graph, name, wanted.folder));
   if (node.input.some((name, i) => name !== "" && inputs[i] === undefined)) return undefined;
-  const result = computeConstant(node, inputs, wanted.name);
+  const result = isQuantisation(node)
+    ? withQuantisation(graph, node, inputs)
+    : computeConstant(node, inputs, wanted.name);
   for (const input of inputs) if (input?.owned && input.data !== result?.data) release(input.data);
   return result;
 }
@@ -118,32 +132,49 @@ function computeConstant(
       ? { shape, data, owned }
       : { shape, data: Float32Array.from(index(), (i) => data[i]!), owned: true };
   }
-  return node.opType === "DequantizeLinear" ? dequantised(node, inputs) : combineConstants(node, inputs);
+  return combineConstants(node, inputs);
 }
 
-/** (x − zero point) · scale: of the whole tensor, along one axis, or by blocks of an axis. */
-function dequantised(node: NodeProto, inputs: readonly (ConstantArray | undefined)[]): ConstantArray | undefined {
-  const [x, scale, zeroPoint] = inputs;
+function withQuantisation(
+  graph: Graph,
+  node: NodeProto,
+  [x, scale, zeroPoint]: readonly (ConstantArray | undefined)[],
+): ConstantArray | undefined {
   if (x === undefined || scale === undefined) return undefined;
-  const { shape } = x;
-  const axis = axisOf(intAttribute(node, "axis", 1), shape.length);
-  const inner = sizeOf(shape.slice(axis + 1));
-  const size = shape[axis] ?? 1;
-  const block = intAttribute(node, "block_size", 0);
-  const blocks = Math.ceil(size / block);
-  const channelOf = scale.data.length === 1
-    ? () => 0
-    : block === 0
-    ? (i: number) => Math.floor(i / inner) % size
-    : (i: number) => {
-      const along = Math.floor(i / inner);
-      return (Math.floor(along / size) * blocks + Math.floor(along % size / block)) * inner + i % inner;
-    };
-  const data = Float32Array.from({ length: sizeOf(shape) }, (_, i) => {
-    const channel = channelOf(i);
-    return (x.data[i]! - (zeroPoint?.data[channel] ?? 0)) * scale.data[channel]!;
-  });
-  return { shape, data, owned: true };
+  const by = { scale: scale.data, zeroPoint: zeroPoint?.data };
+  const data = node.opType === "DequantizeLinear"
+    ? dequantised(node, x, by)
+    : quantised(node, x, { ...by, type: quantisedType(graph, node) });
+  return data && { shape: x.shape, data, owned: true };
+}
+
+/** Element type of what a QuantizeLinear gives: its zero point's, or what its attribute says, or unsigned bytes. */
+function quantisedType(graph: Graph, node: NodeProto): number {
+  const zeroPoint = node.input[2] ?? "";
+  const made = graph.producer(zeroPoint);
+  const tensor = graph.initializer(zeroPoint) ??
+    (made?.opType === "Constant" ? tensorAttribute(made, "value") : undefined);
+  return tensor?.dataType ?? (intAttribute(node, "output_dtype", 0) || DataType.UINT8);
+}
+
+/** Why a constant can't be evaluated, as what follows its name; undefined if it can. */
+export function constantProblem(graph: Graph, name: string): string | undefined {
+  const scope = graph.scopeOf(name) ?? graph;
+  const tensor = scope.initializer(name);
+  if (tensor !== undefined) return typeProblem(tensor);
+  const node = scope.producer(name);
+  if (node === undefined) return "isn't a constant";
+  const held = node.opType === "Constant" ? tensorAttribute(node, "value") : undefined;
+  if (node.opType === "Constant") return held && typeProblem(held);
+  if (!isMovement(node) && !isQuantisation(node) && !(node.opType in COMBINE)) {
+    return `comes through ${operatorOf(node)} (${nodeName(node)}), which isn't understood`;
+  }
+  return node.input.map((input) => input === "" ? undefined : constantProblem(scope, input))
+    .find((problem) => problem !== undefined);
+}
+
+function typeProblem(tensor: TensorProto): string | undefined {
+  return isReadable(tensor) ? undefined : `is stored as ${dataTypeName(tensor.dataType)}, which isn't read`;
 }
 
 const COMBINE: Readonly<Record<string, (a: number, b: number) => number>> = {

@@ -11,6 +11,7 @@ import { isElementwise } from "./arithmetic.ts";
 import { knownConstant } from "./constants.ts";
 import { agreedData, type ProbeRun } from "./evaluate.ts";
 import { movementOf } from "./movement.ts";
+import { isNorm } from "./norms.ts";
 import { type Projection, projectionOf } from "./projection.ts";
 import { broadcastTrace, joinTraces, pickElements, type Source, type Trace } from "./trace.ts";
 import { TraceCache } from "./trace_cache.ts";
@@ -257,7 +258,7 @@ export class Tracer {
    * from a product.
    */
   #mixed(graph: Graph, node: NodeProto, shape: readonly number[]): Trace | undefined {
-    const norm = NORMS.has(node.opType);
+    const norm = isNorm(node);
     if (!norm && !isElementwise(node)) return undefined;
     const inputs = norm ? node.input.slice(0, 1) : node.opType === "Where" ? node.input.slice(1) : node.input;
     const traces = inputs.flatMap((input) => (input === "" ? undefined : this.trace(graph, input)) ?? []);
@@ -282,11 +283,3 @@ interface SourceKind {
 
 /** What makes scores and contexts. */
 const PRODUCTS = new Set(["MatMul", "FusedMatMul", "Attention", "MultiHeadAttention", "GroupQueryAttention"]);
-
-/** Norms and rotations that keep every element in its place. */
-const NORMS = new Set([
-  "LayerNormalization",
-  "SimplifiedLayerNormalization",
-  "RMSNormalization",
-  "RotaryEmbedding",
-]);
