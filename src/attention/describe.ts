@@ -6,6 +6,7 @@
 import { nodeName } from "../onnx/node.ts";
 import { describeCache } from "./cache.ts";
 import { familyOf } from "./families/judge.ts";
+import { groupsOf } from "./groups.ts";
 import { describeRotation, type KeyRotation, type RotationReader } from "./rotation.ts";
 import type { Site } from "./site.ts";
 import type { Twin } from "./twins.ts";
@@ -38,7 +39,7 @@ export function describe(
     if (name === undefined) return 0;
     // Some graphs cache what they have repeated already.
     const stored = tracer.value(first.graph, name).shape;
-    const heads = stored?.length === 4 ? stored[1]! : keyValueHeadsOf(first[part]);
+    const heads = stored?.length === 4 ? stored[1]! : groupsOf(first[part]);
     return heads * first[part].headSize;
   };
   const cache = describeCache(sites);
@@ -49,7 +50,7 @@ export function describe(
     family: familyOf(first.anchor),
     hiddenSize: query.projection.rows,
     heads: query.heads,
-    keyValueHeads: Math.max(keyValueHeadsOf(key), keyValueHeadsOf(value)),
+    keyValueHeads: Math.max(groupsOf(key), groupsOf(value)),
     headSize: query.headSize,
     ...(queryKey === undefined ? {} : { queryKeyExpandedBecause: queryKey }),
     ...(valueOutput === undefined ? {} : { valueOutputExpandedBecause: valueOutput }),
@@ -67,7 +68,7 @@ export function describe(
 /** Why a block whose matrices are used on constants too must stay: factors are written beside it only, and for every head. */
 export function twinProblem([site]: readonly [Site, ...Site[]], twins: readonly Twin[]): string | undefined {
   const far = twins.find(({ projection, names }) =>
-    projection.graph !== site.graph || names.some((name) => keyValueHeadsOf(site[name]) < site.query.heads)
+    projection.graph !== site.graph || names.some((name) => groupsOf(site[name]) < site.query.heads)
   );
   return far &&
     `${nodeName(far.projection.node)} uses its ${far.names} matrix too, in another graph or by groups of heads`;
@@ -77,15 +78,6 @@ export function twinProblem([site]: readonly [Site, ...Site[]], twins: readonly 
 function twinReason(twins: readonly Twin[], parts: readonly string[]): string | undefined {
   const twin = twins.find(({ names }) => names.some((name) => parts.includes(name)));
   return twin && `${nodeName(twin.projection.node)} projects constants with its ${twin.names} matrix`;
-}
-
-/** Number of different heads in a view: grouped queries share the same columns. */
-function keyValueHeadsOf(view: Site["key"]): number {
-  const heads = new Set<string>();
-  for (let i = 0; i < view.heads; i++) {
-    heads.add(String(view.columns.subarray(i * view.headSize, (i + 1) * view.headSize)));
-  }
-  return heads.size;
 }
 
 /** What the names of the block's nodes have in common, with dots: `bert.encoder.layer.0.attention`. */

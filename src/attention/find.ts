@@ -13,6 +13,7 @@ import { contestedSites } from "./contested.ts";
 import { describe, type LocatedBlock, twinProblem } from "./describe.ts";
 import { judgeCalls } from "./families/closed_functions.ts";
 import { judgeAll } from "./families/judge.ts";
+import { groupProblem } from "./groups.ts";
 import { lower } from "./lower/lower.ts";
 import type { Lowering } from "./lower/restore.ts";
 import { withSharedBiases } from "./shared_biases.ts";
@@ -96,7 +97,7 @@ function analyseOnce(model: OnnxModel): Analysis {
   for (const [anchor, candidate] of found) {
     const site = typeof candidate === "string"
       ? candidate
-      : contested.get(candidate) ?? matrixProblem(candidate) ?? candidate;
+      : contested.get(candidate) ?? matrixProblem(candidate) ?? groupProblem(candidate) ?? candidate;
     if (typeof site === "string") left.set(anchor, site);
     else sites.push(site);
   }
