@@ -1,6 +1,6 @@
 /**
  * Operators that do several things at once, written as the plain ones that finder and rewriters read: Einsum as a matrix
- * product, quantised operators as their real counterparts between dequantisation and quantisation.
+ * product, quantised operators as their real counterparts between dequantisation and quantisation, a softmax in steps as one operator.
  *
  *     Einsum("bld,dnh->blnh")  →  MatMul, Reshape
  *     QLinearMatMul            →  DequantizeLinear (twice), MatMul, QuantizeLinear
@@ -10,7 +10,7 @@
  * @module
  */
 import { Graph } from "../../onnx/graph.ts";
-import { operatorOf } from "../../onnx/node.ts";
+import { type NodeProto, operatorOf } from "../../onnx/node.ts";
 import { ModelWriter } from "../rewrite/writer.ts";
 import { knownConstant } from "../trace/constants.ts";
 import { probeRuns } from "../trace/evaluate.ts";
@@ -18,15 +18,28 @@ import { lowerEinsum } from "./einsum.ts";
 import { QUANTISED } from "./quantised.ts";
 import type { LoweredGraph, Lowering } from "./restore.ts";
 import type { Rule } from "./rule.ts";
+import { isWrittenSoftmax, lowerWrittenSoftmax } from "./softmax.ts";
 
-const RULES: Readonly<Record<string, Rule>> = { "Einsum": lowerEinsum, ...QUANTISED };
+const RULES: Readonly<Record<string, Rule>> = {
+  "Einsum": lowerEinsum,
+  "Div": lowerWrittenSoftmax,
+  "Mul": lowerWrittenSoftmax,
+  ...QUANTISED,
+};
+
+/** Operators that most graphs have, and which of them are candidates: a probe of the graph costs more than a look. */
+const CANDIDATES: Readonly<Record<string, (graph: Graph, node: NodeProto) => boolean>> = {
+  "Div": isWrittenSoftmax,
+  "Mul": isWrittenSoftmax,
+};
 
 /** The graph with every operator lowered that has a rule; the very same graph where none has. */
 export function lower(graph: Graph, folder: string): LoweredGraph {
   const candidates = [...graph.all()].flatMap((scope) =>
     scope.proto.node.flatMap((node) => {
-      const rule = RULES[operatorOf(node)];
-      return rule === undefined ? [] : [{ scope, node, rule }];
+      const operator = operatorOf(node);
+      const rule = RULES[operator];
+      return rule === undefined || CANDIDATES[operator]?.(scope, node) === false ? [] : [{ scope, node, rule }];
     })
   );
   if (candidates.length === 0) return { graph, lowerings: [] };
