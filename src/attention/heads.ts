@@ -69,6 +69,12 @@ interface Operand {
  * @returns the view, or the reason why the operand can't be read as heads.
  */
 export function readHeads(tracer: Tracer, trace: Trace, transposed: boolean): HeadView | string {
+  const read = readAs(tracer, trace, transposed);
+  if (typeof read !== "string" || typeof readAs(tracer, trace, !transposed) === "string") return read;
+  return "its matrices have a head's channels where attention has positions: channels attend to channels";
+}
+
+function readAs(tracer: Tracer, trace: Trace, transposed: boolean): HeadView | string {
   const operand = operandOf(trace, transposed);
   if (operand === undefined) return `it has shape [${trace.shape}], not that of a stack of matrices`;
   const made = makers(tracer, operand);

@@ -8,6 +8,7 @@ import type { Graph } from "../onnx/graph.ts";
 import type { NodeProto } from "../onnx/node.ts";
 import { sizeOf } from "../onnx/tensor.ts";
 import { outputSizes } from "./axis_sizes.ts";
+import { isGroupQuery } from "./group_query.ts";
 import type { HeadView } from "./heads.ts";
 import { isPlain } from "./rows.ts";
 import type { Site, SiteParts, SoftmaxPath } from "./site.ts";
@@ -113,11 +114,11 @@ function valueOutputProblem(
     (fused === undefined ? stackProblem(tracer, graph, { name: probabilities, what: "probabilities" }) : undefined);
 }
 
-/** The rewritten block splits heads off a [batch, positions, d] stream, or one whose rows can be put so; an operator takes no other. */
+/** The rewritten block splits heads off a [batch, positions, d] stream, or one whose rows can be put so; GroupQueryAttention takes no other. */
 function streamProblem(view: HeadView, fused: SiteParts["fused"]): string | undefined {
   if (view.fromCache) return undefined;
   const { order, projection: { input } } = view;
-  if (order !== undefined && (fused === undefined || isPlain(order))) return undefined;
+  if (order !== undefined && (isPlain(order) || fused === undefined || !isGroupQuery(fused.node))) return undefined;
   return `the rows of its input ${input} aren't those of [batch, positions] in any order of axes`;
 }
 

@@ -60,6 +60,8 @@ for (const [name, { queryKey, valueOutput, cachedHeads, others }] of Object.entr
   const oracle = new Conformance(name);
   for (const exported of oracleExports(name)) {
     const cached = exported.file.includes("-past/");
+    // From opset 23 on PyTorch writes the standard's Attention, whose caches hold no z.
+    const operator = exported.file.startsWith("dynamo24");
 
     Deno.test(`${name}/${exported.file}: found with its weights, and what must run expanded`, async () => {
       await oracle.checkFound(exported, others);
@@ -75,7 +77,7 @@ for (const [name, { queryKey, valueOutput, cachedHeads, others }] of Object.entr
         );
         const heads = cachedHeads ?? block.keyValueHeads;
         assertEquals(block.cacheNumbersPerToken, cached ? 2 * heads * block.headSize : 0);
-        if (cached) assertEquals(block.noLatentCacheBecause, undefined);
+        if (cached && !operator) assertEquals(block.noLatentCacheBecause, undefined);
       }
     });
 
@@ -89,8 +91,9 @@ for (const [name, { queryKey, valueOutput, cachedHeads, others }] of Object.entr
       Deno.test(`${name}/${exported.file}: greedy tokens through full, compressed and latent caches are PyTorch's`, async () => {
         await oracle.checkGreedy(exported, "full", ["half-all-layers"]);
         await oracle.checkGreedy(exported, "compressed");
-        await oracle.checkGreedy(exported, "latent");
-        await oracle.checkPieces(exported, "latent", ["half-all-layers", "half-whole-stack"]);
+        if (!operator) await oracle.checkGreedy(exported, "latent");
+        const small = operator ? "compressed" : "latent";
+        await oracle.checkPieces(exported, small, ["half-all-layers", "half-whole-stack"]);
       });
     }
   }

@@ -136,6 +136,18 @@ const SUBJECTS: readonly Subject[] = [
       makeNode("Reshape", ["positions", "join"], ["context"]),
     ],
   },
+  {
+    name: "MultiHeadAttention of heads that the graph repeats",
+    groups: G,
+    operator: ([q, k, v]) => [
+      ...[k, v].flatMap((operand) => [
+        makeNode("Reshape", [operand, "apart"], [`${operand}.apart`]),
+        makeNode("Expand", [`${operand}.apart`, "repeats"], [`${operand}.repeats`]),
+        makeNode("Reshape", [`${operand}.repeats`, "join"], [`${operand}.repeated`]),
+      ]),
+      operator("MultiHeadAttention", [q, `${k}.repeated`, `${v}.repeated`], { ...microsoft, attributes: heads }),
+    ],
+  },
 ];
 
 function modelOf({ groups, operator: make, inputs = {}, lengths, opset = 23n }: Subject): OnnxModel {
@@ -164,6 +176,8 @@ function modelOf({ groups, operator: make, inputs = {}, lengths, opset = 23n }: 
       floatTensor("quarter", [], Float32Array.of(0.25)),
       int64Tensor("split", [0, 0, H, SIZE]),
       int64Tensor("join", [0, 0, H * SIZE]),
+      int64Tensor("apart", [0, 0, G, 1, SIZE]),
+      int64Tensor("repeats", [1, 1, 1, H / G, 1]),
     ],
     input: [
       tensorInfo("x", DataType.FLOAT, ["batch", "sequence", D]),

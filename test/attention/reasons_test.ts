@@ -3,10 +3,12 @@
  * changed at a time.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert/mod.js";
+import { create } from "@bufbuild/protobuf";
 import { findAttention } from "../../src/attention/mod.ts";
 import { withFields } from "../../src/onnx/codec.ts";
+import { GraphProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
-import { makeNode, type NodeProto } from "../../src/onnx/node.ts";
+import { makeNode, type NodeProto, type TensorProto } from "../../src/onnx/node.ts";
 import { DataType, floatTensor, int64Tensor } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { assertExact, behind, changed, node, original, SELF } from "../support/edited_roberta.ts";
@@ -296,5 +298,41 @@ Deno.test("operators that do attention and aren't known are told, whatever their
       "LinearAttention has no softmax: its queries meet a state that keys and values were added up in",
     ],
     ["models.own.Attention", "models.own.Attention isn't taken apart yet"],
+  ]);
+});
+
+Deno.test("channels that attend to channels are told as that", () => {
+  const [D, H, SIZE] = [12, 3, 4];
+  const matrix = (name: string): TensorProto => floatTensor(name, [D, D], new Float32Array(D * D).fill(0.1));
+  const upright = { attributes: { perm: [0n, 2n, 3n, 1n] } };
+  const graph = create(GraphProtoSchema, {
+    name: "channels",
+    node: [
+      ...["q", "k", "v"].flatMap((name) => [
+        makeNode("MatMul", ["x", `w.${name}`], [name]),
+        makeNode("Reshape", [name, "split"], [`${name}.heads`]),
+        makeNode("Transpose", [`${name}.heads`], [`${name}.channels`], upright),
+      ]),
+      makeNode("Transpose", ["k.channels"], ["k.across"], { attributes: { perm: [0n, 1n, 3n, 2n] } }),
+      makeNode("MatMul", ["q.channels", "k.across"], ["scores"]),
+      makeNode("Softmax", ["scores"], ["probabilities"], { name: "softmax", attributes: { axis: -1n } }),
+      makeNode("MatMul", ["probabilities", "v.channels"], ["context"]),
+      makeNode("Transpose", ["context"], ["positions"], { attributes: { perm: [0n, 3n, 1n, 2n] } }),
+      makeNode("Reshape", ["positions", "join"], ["joined"]),
+      makeNode("MatMul", ["joined", "w.o"], ["y"]),
+    ],
+    initializer: [
+      ...["w.q", "w.k", "w.v", "w.o"].map(matrix),
+      int64Tensor("split", [0, 0, H, SIZE]),
+      int64Tensor("join", [0, 0, D]),
+    ],
+    input: [tensorInfo("x", DataType.FLOAT, ["batch", "sequence", D])],
+    output: [tensorInfo("y", DataType.FLOAT, ["batch", "sequence", D])],
+  });
+  const { blocks, skipped } = findAttention({ ...original, proto: withFields(original.proto, { graph }) });
+  assertEquals(blocks, []);
+  assertEquals(skipped.map(({ reason }) => reason), [
+    "the query can't be followed: its matrices have a head's channels where attention has positions: " +
+    "channels attend to channels",
   ]);
 });

@@ -48,8 +48,8 @@ const STREAMS: Readonly<Record<string, Stream>> = {
   "[batch, 2, 3], flattened": { lead: ["batch", 2, 3], axes: [0, 1, 2], batchAxes: 1, flattened: true },
 };
 
-/** x [...lead, d] → attention over its rows → y of the same shape. */
-function attentionOn({ lead, axes, batchAxes, flattened }: Stream, random: Random): OnnxModel {
+/** x [...lead, d] → attention over its rows, in plain operators or the standard's own → y of the same shape. */
+function attentionOn({ lead, axes, batchAxes, flattened }: Stream, random: Random, operator = false): OnnxModel {
   const n = lead.length;
   const moved = axes.map((axis) => lead[axis]!);
   const last = axes.length > batchAxes && moved.slice(batchAxes).every((size) => typeof size === "number")
@@ -73,7 +73,12 @@ function attentionOn({ lead, axes, batchAxes, flattened }: Stream, random: Rando
     ...project(name, "x", name),
     makeNode("Transpose", [name], [`${name}.moved`], perm([...axes, n])),
     makeNode("Reshape", [`${name}.moved`, "split"], [`${name}.split`]),
-    makeNode("Transpose", [`${name}.split`], [`${name}.heads`], perm(name === "k" ? [0, 2, 3, 1] : [0, 2, 1, 3])),
+    makeNode(
+      "Transpose",
+      [`${name}.split`],
+      [`${name}.heads`],
+      perm(name === "k" && !operator ? [0, 2, 3, 1] : [0, 2, 1, 3]),
+    ),
   ];
   const graph = create(GraphProtoSchema, {
     name: "attention",
@@ -84,10 +89,14 @@ function attentionOn({ lead, axes, batchAxes, flattened }: Stream, random: Rando
       makeNode("Concat", ["moved.sizes", "width"], ["moved.shape"], { attributes: { axis: 0n } }),
       makeNode("Concat", ["lead.sizes", "minus"], ["lead"], { attributes: { axis: 0n } }),
       ...(["q", "k", "v"] as const).flatMap(heads),
-      makeNode("MatMul", ["q.heads", "k.heads"], ["scores"]),
-      makeNode("Mul", ["scores", "scale"], ["scaled"]),
-      makeNode("Softmax", ["scaled"], ["probabilities"], { name: "softmax" }),
-      makeNode("MatMul", ["probabilities", "v.heads"], ["context"]),
+      ...operator
+        ? [makeNode("Attention", ["q.heads", "k.heads", "v.heads"], ["context"], { attributes: { scale: 0.7 } })]
+        : [
+          makeNode("MatMul", ["q.heads", "k.heads"], ["scores"]),
+          makeNode("Mul", ["scores", "scale"], ["scaled"]),
+          makeNode("Softmax", ["scaled"], ["probabilities"], { name: "softmax" }),
+          makeNode("MatMul", ["probabilities", "v.heads"], ["context"]),
+        ],
       makeNode("Transpose", ["context"], ["context.positions"], perm([0, 2, 1, 3])),
       makeNode("Reshape", ["context.positions", "moved.shape"], ["context.moved"]),
       makeNode("Transpose", ["context.moved"], ["joined"], perm([...axes.map((_, axis) => axes.indexOf(axis)), n])),
@@ -108,8 +117,12 @@ function attentionOn({ lead, axes, batchAxes, flattened }: Stream, random: Rando
     input: [tensorInfo("x", DataType.FLOAT, [...lead, D])],
     output: [tensorInfo("y", DataType.FLOAT, [...lead, D])],
   });
-  const opsetImport = [{ domain: "", version: 17n }];
-  return { proto: create(ModelProtoSchema, { irVersion: 8n, graph, opsetImport }), path: "", folder: "" };
+  const opsetImport = [{ domain: "", version: operator ? 23n : 17n }];
+  return {
+    proto: create(ModelProtoSchema, { irVersion: operator ? 11n : 8n, graph, opsetImport }),
+    path: "",
+    folder: "",
+  };
 }
 
 /** A model with another one's matrices and biases. */
@@ -135,10 +148,15 @@ function turned({ axes, batchAxes }: Stream, { shape, data }: Numbers, back?: re
   return { shape: back ?? [batch, positions, D], data: result };
 }
 
-for (const [name, stream] of Object.entries(STREAMS)) {
+const SUBJECTS = Object.entries(STREAMS).flatMap(([name, stream]) => [
+  { name, stream, operator: false },
+  { name: `${name}, in one operator`, stream, operator: true },
+]);
+
+for (const { name, stream, operator } of SUBJECTS) {
   Deno.test(`${name}: found, and in r2 as plain attention gives it, row by row`, async () => {
     const random = seededRandom(name);
-    const model = attentionOn(stream, random);
+    const model = attentionOn(stream, random, operator);
     const { blocks, skipped } = findAttention(model);
     assertEquals(skipped, []);
     assertEquals(blocks.map((block) => [block.queryKeyExpandedBecause, block.valueOutputExpandedBecause]), [[

@@ -2,12 +2,13 @@
  * The standard's Attention of opset 23 and 24: random options at random ranks, through its cache, with counted keys or with neither, equal
  * ONNX Runtime's own operator on the dense weights.
  */
-import { assertEquals, assertMatch } from "@std/assert/mod.js";
-import { findAttention, rewriteDense, structureKey } from "../../src/attention/mod.ts";
+import { assertEquals, assertMatch, assertThrows } from "@std/assert/mod.js";
+import { chooseForm, findAttention, rewriteDense, rewriteFactored, structureKey } from "../../src/attention/mod.ts";
 import type { AttentionBlock, BlockForm } from "../../src/attention/types.ts";
+import { TuckerdError } from "../../src/errors.ts";
 import { withFields } from "../../src/onnx/codec.ts";
 import { makeNode } from "../../src/onnx/node.ts";
-import { DataType } from "../../src/onnx/tensor.ts";
+import { DataType, int64Tensor } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { emptyCache, nextPast } from "../support/fused_caches.ts";
@@ -24,7 +25,7 @@ import {
   SIZE,
 } from "../support/standard_attention.ts";
 
-const [BATCH, TRIALS] = [2, 120];
+const [BATCH, TRIALS] = [2, 200];
 
 /** Inputs of a call with `tokens` new positions behind `before`. */
 function feedsOf(
@@ -59,6 +60,7 @@ function feedsOf(
 const PLAIN: AttentionOptions = {
   opset: 24,
   groups: 2,
+  repeated: false,
   headsFirst: false,
   biased: false,
   keys: "cached",
@@ -102,7 +104,8 @@ Deno.test("the standard's Attention: random options at random ranks compute what
       const past = Object.entries(emptyCache(each, ranks));
       return Object.fromEntries(past.map(([name, { shape, data }]) => [name, { shape: shape.with(0, BATCH), data }]));
     });
-    const calls = options.keys === "cached" ? [integer(random, 1, 4), 1, 2] : [integer(random, 2, 6)];
+    const keeps = options.keys === "cached" || options.keys === "outside";
+    const calls = keeps ? [integer(random, 1, 4), 1, 2] : [integer(random, 2, 6)];
     let before = 0;
     for (const tokens of calls) {
       const fed = feedsOf(options, random, [before, tokens]);
@@ -110,6 +113,10 @@ Deno.test("the standard's Attention: random options at random ranks compute what
       const actual = await session.run({}, { ...feeds, ...pasts[1], ...fed });
       pasts = [expected, actual].map(nextPast);
       before += tokens;
+      for (const { name, type } of rewritten.proto.graph!.output.filter(({ name }) => name.startsWith("present."))) {
+        const heads = type!.tensorType!.shape!.dim[1]!.value;
+        assertEquals(heads.case === "dimValue" && Number(heads.value), actual[name]!.shape[1], name);
+      }
       const what = `${JSON.stringify({ ...options, tokens })} ${structureKey(forms)}`;
       for (const [name, { data }] of Object.entries(expected).filter(([name]) => !name.startsWith("present."))) {
         // Masked scores are given out as the lowest numbers there are.
@@ -121,6 +128,17 @@ Deno.test("the standard's Attention: random options at random ranks compute what
       }
     }
   }
+});
+
+Deno.test("grouped heads that are joined behind a cache of the graph's own need stack rank 4", () => {
+  const model = attentionModel({ ...PLAIN, keys: "outside" }, seededRandom("joined behind a cache"));
+  const [block] = findAttention(model).blocks;
+  const form = chooseForm(block!, "tucker4", { r3: 2 });
+  assertThrows(
+    () => rewriteFactored(model, new Map([[0, form]]), { factors: "inputs" }),
+    TuckerdError,
+    "the key heads of context.0 are joined behind a cache that the graph keeps: keep the stack rank at 4",
+  );
 });
 
 Deno.test("keys that TensorScatter puts into a buffer are left as they are, and the reason names it", () => {
@@ -149,4 +167,28 @@ Deno.test("keys that TensorScatter puts into a buffer are left as they are, and 
   for (const { reason } of skipped) {
     assertMatch(reason, /^the key can't be followed: it comes from TensorScatter \(k.\d.first.all\)/);
   }
+});
+
+Deno.test("query heads that share key heads with others than their neighbours are left as they are, and the reason shows how", () => {
+  const { proto, ...rest } = attentionModel(
+    { ...PLAIN, keys: "all", headsFirst: true, repeated: true },
+    seededRandom("tiled heads"),
+  );
+  const graph = proto.graph!;
+  const tiled = new Map([["apart", [0, 1, PLAIN.groups, -1, SIZE]], ["repeats", [1, 2, 1, 1, 1]]]);
+  const initializer = graph.initializer.map((tensor) => {
+    const sizes = tiled.get(tensor.name);
+    return sizes === undefined ? tensor : int64Tensor(tensor.name, sizes);
+  });
+  const { blocks, skipped } = findAttention({
+    ...rest,
+    proto: withFields(proto, { graph: withFields(graph, { initializer }) }),
+  });
+  assertEquals(blocks, []);
+  assertEquals(
+    skipped.map(({ reason }) => reason),
+    new Array(LAYERS).fill(
+      "its 4 query heads don't share its 2 key heads in groups of neighbours: the key heads stand in the order 0, 1, 0, 1",
+    ),
+  );
 });

@@ -18,12 +18,14 @@ export const [D, H, SIZE, LAYERS] = [24, 4, 8, 2];
 export interface AttentionOptions {
   readonly opset: 23 | 24;
   readonly groups: number;
+  /** The graph repeats key and value heads before the operator, which then takes as many as queries. */
+  readonly repeated: boolean;
   /** Heads stand before positions. */
   readonly headsFirst: boolean;
   /** Whether key and value have biases. */
   readonly biased: boolean;
-  /** It keeps a cache, is told how many keys of each row count (from opset 24 on), or neither. */
-  readonly keys: "cached" | "counted" | "all";
+  /** It keeps a cache, the graph keeps one before it, it is told how many keys of each row count (from opset 24 on), or none of it. */
+  readonly keys: "cached" | "outside" | "counted" | "all";
   readonly causal: boolean;
   readonly mask: "float" | "bool" | undefined;
   readonly softcap: number;
@@ -37,12 +39,19 @@ export function randomOptions(random: Random): AttentionOptions {
   const chance = (share: number): boolean => random() < share;
   const pick = <T>(...values: readonly T[]): T => values[integer(random, 0, values.length - 1)]!;
   const opset = pick(23, 24, 24);
+  const keys = opset === 23
+    ? pick("cached", "outside", "all")
+    : pick("cached", "cached", "outside", "outside", "counted", "all");
+  const headsFirst = chance(0.5);
+  const repeated = chance(0.4);
   return {
     opset,
-    groups: pick(1, 2, 4),
-    headsFirst: chance(0.5),
+    // Grouped heads that are joined again behind a cache can't become one for each query head.
+    groups: keys === "outside" && !headsFirst ? H : pick(1, 2, 4),
+    repeated,
+    headsFirst,
     biased: chance(0.4),
-    keys: opset === 23 ? pick("cached", "all") : pick("cached", "cached", "counted", "all"),
+    keys,
     causal: chance(0.5),
     mask: pick(undefined, "float", "bool"),
     softcap: chance(0.4) ? 0.5 : 0,
@@ -53,17 +62,19 @@ export function randomOptions(random: Random): AttentionOptions {
 
 /** x → query, key, value → the operator → output projection, twice. */
 export function attentionModel(options: AttentionOptions, random: Random): OnnxModel {
-  const { opset, groups, headsFirst, biased, keys, mask, gives } = options;
+  const { opset, groups, repeated, headsFirst, biased, keys, mask, gives } = options;
+  const taken = repeated ? H : groups;
   const tensor = (name: string, ...shape: number[]) =>
     floatTensor(name, shape, Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => random() - 0.5));
   const perm = [0n, 2n, 1n, 3n];
   const all = Array.from({ length: LAYERS }, (_, layer) => layer);
+  const keeps = keys === "cached" || keys === "outside";
   const cached = (prefix: string, layer: number): string[] =>
-    keys === "cached" ? ["key", "value"].map((part) => `${prefix}.${layer}.${part}`) : ["", ""];
+    keeps ? ["key", "value"].map((part) => `${prefix}.${layer}.${part}`) : ["", ""];
   const attributes: Record<string, AttributeValue> = {
     is_causal: options.causal ? 1n : 0n,
     softcap: options.softcap,
-    ...(headsFirst ? {} : { q_num_heads: BigInt(H), kv_num_heads: BigInt(groups) }),
+    ...(headsFirst ? {} : { q_num_heads: BigInt(H), kv_num_heads: BigInt(taken) }),
     ...(options.scale === undefined ? {} : { scale: options.scale }),
     ...(gives === undefined ? {} : { qk_matmul_output_mode: BigInt(gives) }),
   };
@@ -79,15 +90,47 @@ export function attentionModel(options: AttentionOptions, random: Random): OnnxM
           makeNode("Transpose", [`${name}.split`], [`${name}.first`], { attributes: { perm } }),
         ]
         : []),
+      ...(keys === "outside" && part !== "q" ? joining(part, layer) : []),
+      ...(repeated && part !== "q" ? repetition(grown(part, layer)) : []),
     ];
   };
+  /** Key or value with the past before it, heads first or joined again. */
+  const grown = (part: "k" | "v", layer: number): string => {
+    const name = headsFirst ? `${part}.${layer}.first` : `${part}.${layer}`;
+    return keys === "outside" ? `${name}.grown` : name;
+  };
+  const joining = (part: "k" | "v", layer: number): NodeProto[] => {
+    const [name, index] = [`${part}.${layer}`, part === "k" ? 0 : 1];
+    const [past, present] = [cached("past_key_values", layer)[index]!, cached("present", layer)[index]!];
+    const axis = { attributes: { axis: 2n } };
+    if (headsFirst) {
+      return [
+        makeNode("Concat", [past, `${name}.first`], [present], axis),
+        makeNode("Identity", [present], [grown(part, layer)]),
+      ];
+    }
+    return [
+      makeNode("Reshape", [name, "split.groups"], [`${name}.heads`]),
+      makeNode("Transpose", [`${name}.heads`], [`${name}.upright`], { attributes: { perm } }),
+      makeNode("Concat", [past, `${name}.upright`], [present], axis),
+      makeNode("Transpose", [present], [`${name}.back`], { attributes: { perm } }),
+      makeNode("Reshape", [`${name}.back`, "join.groups"], [grown(part, layer)]),
+    ];
+  };
+  const repetition = (value: string): NodeProto[] => [
+    makeNode("Reshape", [value, "apart"], [`${value}.apart`]),
+    makeNode("Expand", [`${value}.apart`, "repeats"], [`${value}.repeats`]),
+    makeNode("Reshape", [`${value}.repeats`, "repeated"], [`${value}.repeated`]),
+  ];
   const node = all.flatMap((layer) => {
     const [x, context, last] = [layer === 0 ? "x" : `x.${layer}`, `context.${layer}`, layer === LAYERS - 1];
-    const operands = ["q", "k", "v"].map((part) => `${part}.${layer}${headsFirst ? ".first" : ""}`);
-    const inputs = [...operands, mask === undefined ? "" : "mask", ...cached("past_key_values", layer)];
+    const query = headsFirst ? `q.${layer}.first` : `q.${layer}`;
+    const others = (["k", "v"] as const).map((part) => `${grown(part, layer)}${repeated ? ".repeated" : ""}`);
+    const inside = (prefix: string): string[] => keys === "cached" ? cached(prefix, layer) : ["", ""];
+    const inputs = [query, ...others, mask === undefined ? "" : "mask", ...inside("past_key_values")];
     if (keys === "counted") inputs.push("lengths");
     while (inputs.at(-1) === "") inputs.pop();
-    const outputs = [headsFirst ? `${context}.first` : context, ...cached("present", layer)];
+    const outputs = [headsFirst ? `${context}.first` : context, ...inside("present")];
     if (gives !== undefined) outputs.push(`scores.${layer}`);
     while (outputs.at(-1) === "") outputs.pop();
     return [
@@ -105,7 +148,7 @@ export function attentionModel(options: AttentionOptions, random: Random): OnnxM
   });
   const cache = (prefix: string, positions: string) =>
     all.flatMap((layer) => cached(prefix, layer)).filter((name) => name !== "").map((name) =>
-      tensorInfo(name, DataType.FLOAT, ["batch", groups, positions, SIZE])
+      tensorInfo(name, DataType.FLOAT, ["batch", keys === "outside" ? groups : taken, positions, SIZE])
     );
   const graph = create(GraphProtoSchema, {
     name: "attention",
@@ -122,6 +165,10 @@ export function attentionModel(options: AttentionOptions, random: Random): OnnxM
       int64Tensor("split", [0, 0, H, SIZE]),
       int64Tensor("split.groups", [0, 0, groups, SIZE]),
       int64Tensor("join", [0, 0, H * SIZE]),
+      int64Tensor("join.groups", [0, 0, groups * SIZE]),
+      int64Tensor("apart", headsFirst ? [0, groups, 1, -1, SIZE] : [0, 0, groups, 1, SIZE]),
+      int64Tensor("repeats", headsFirst ? [1, 1, H / groups, 1, 1] : [1, 1, 1, H / groups, 1]),
+      int64Tensor("repeated", headsFirst ? [0, H, -1, SIZE] : [0, 0, H * SIZE]),
     ],
     input: [
       tensorInfo("x", DataType.FLOAT, ["batch", "sequence", D]),

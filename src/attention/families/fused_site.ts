@@ -13,7 +13,7 @@ import { dataTypeName } from "../../onnx/tensor.ts";
 import { groupQueryPath, groupQueryProblem, isGroupQuery, rotates } from "../group_query.ts";
 import type { HeadView } from "../heads.ts";
 import { readOutput } from "../output.ts";
-import type { FusedOperator, SiteParts, Verdict } from "../site.ts";
+import type { FusedOperator, Site, SiteParts, Verdict } from "../site.ts";
 import { judgeSpaces } from "../space.ts";
 import { elementTypeAt } from "../trace/element_type.ts";
 import type { Tracer } from "../trace/tracer.ts";
@@ -55,7 +55,8 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
   const [, presentKey, presentValue] = node.output;
   const both = node.opType === "Attention" && node.domain !== "" ? presentKey : presentValue;
   const present = { key: presentKey || judged.present.key, value: both || judged.present.value };
-  const inside = insideProblem(graph, fused) ?? typeProblem(graph, node, query.projection.elementType) ??
+  const inside = insideProblem(graph, fused) ?? outsideProblem(fused, views, present) ??
+    typeProblem(graph, node, query.projection.elementType) ??
     (grouped ? groupQueryProblem(tracer, graph, node) : undefined);
   const rotated = grouped && rotates(node) ? `${operatorOf(node)} rotates keys inside, at full size` : undefined;
   const { queryKeyExpandedBecause: queryKey, valueOutputExpandedBecause: valueOutput } = judged;
@@ -73,6 +74,18 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
 /** Where one pair can't run reduced, and the operator takes key and value heads of one size. */
 function togetherProblem(node: NodeProto, other: string | undefined): string | undefined {
   return other && `${operatorOf(node)} takes key and value heads of one size, and ${other}`;
+}
+
+/** com.microsoft's operators take small heads from a cache of their own, not from one that the graph keeps outside. */
+function outsideProblem(
+  { node, past }: FusedOperator,
+  { key, value }: FusedViews,
+  present: Site["present"],
+): string | undefined {
+  if (node.domain !== "com.microsoft" || past.key !== undefined) return undefined;
+  const given = [present.key, present.value].some((name) => name !== undefined && !node.output.includes(name));
+  const taken = key.past !== undefined || value.past !== undefined;
+  return given || taken ? `its cache is kept outside ${operatorOf(node)}` : undefined;
 }
 
 /** Whether something casts between projections and operator: its operands in the small space come from the factors themselves. */

@@ -10,10 +10,11 @@
 import { withFields } from "../../onnx/codec.ts";
 import { floatAttribute, intAttribute, makeNode } from "../../onnx/node.ts";
 import type { FusedOperator } from "../site.ts";
-import type { BlockForm } from "../types.ts";
+import { isCached } from "../cache.ts";
+import type { BlockForm, CachedName } from "../types.ts";
 import { isJoint, joinPresent, pastOf, retypeCache } from "./fused_cache.ts";
-import { headsApart, manyHeads, operand, packedOperand } from "./operands.ts";
-import { writeOutputFactors } from "./reduced.ts";
+import { headsApart, manyHeads, operand, operandHeads, packedOperand, repeatedHeads } from "./operands.ts";
+import { cachedHeads, writeOutputFactors } from "./reduced.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** Rewrites a fused operator; expanded projections and outputs around it are written by `expanded.ts` as anywhere. */
@@ -21,15 +22,24 @@ export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm
   const reduced = form.valueOutput === "reduced";
   // From joined value heads of a size that isn't a number, ONNX works out contexts of size 0, and ONNX Runtime then lets layers of
   // different ranks share memory. From heads of their own it doesn't.
-  const apart = reduced && !fused.headsFirst && fused.node.domain !== "com.microsoft";
-  const operands = (["query", "key", "value"] as const).map((name) => {
-    const joined = operand(at, { fused, form, name });
-    return apart
-      ? headsApart(at, { joined, name, heads: name === "query" ? at.site.query.heads : form.keyValueHeads })
-      : joined;
-  });
+  const joined = (["key", "value"] as const).filter((name) => keepsOutside(at, fused, name));
+  const small = joined.filter((name) => (name === "key" ? form.queryKey : form.valueOutput) === "reduced");
+  const apart = (reduced || small.length > 0) && !fused.headsFirst && fused.node.domain !== "com.microsoft";
   const headsFirst = apart || fused.headsFirst;
-  const context = reduced ? at.writer.fresh(`${at.site.context}.small`) : at.site.context;
+  const { heads } = at.site.query;
+  const own = { query: heads, key: operandHeads(at, form, "key"), value: operandHeads(at, form, "value") };
+  // The graph may repeat heads of one before the operator, and factors make those of the other once for a group.
+  const groups = fused.node.domain === "com.microsoft" ? heads : Math.max(own.key, own.value);
+  const operands = (["query", "key", "value"] as const).map((name) => {
+    const to = name === "query" ? heads : groups;
+    if (name !== "query" && small.includes(name)) {
+      return repeatedHeads(at, cachedHeads(at, name, form), { name, from: own[name], to, headsFirst });
+    }
+    const made = operand(at, { fused, form, name });
+    const value = apart ? headsApart(at, { joined: made, name, heads: own[name] }) : made;
+    return repeatedHeads(at, value, { name, from: own[name], to, headsFirst });
+  });
+  const context = reduced || apart ? at.writer.fresh(`${at.site.context}.small`) : at.site.context;
   const inputs = [...operands, ...otherInputs(fused, pastOf(at, fused))];
   while (inputs.at(-1) === "") inputs.pop();
   const { node } = fused;
@@ -37,19 +47,29 @@ export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm
   // Expanded operands are the graph's own, scaled already.
   const before = form.queryKey === "reduced" ? at.site.query.scale * at.site.key.scale : 1;
   const scale = Math.fround(before * fused.scale);
-  const attributes = { ...attributesOf(at, { ...fused, headsFirst }, form), scale };
+  const attributes = { ...attributesOf(at, { ...fused, headsFirst }, groups), scale };
   const opType = node.domain === "com.microsoft" ? "MultiHeadAttention" : "Attention";
   const present = isJoint(fused) && node.output[1]
     ? ["key", "value"].map((part) => at.writer.fresh(`${node.output[1]}.${part}`))
     : node.output.slice(1, 3);
   at.writer.put(at.graph, makeNode(opType, inputs, [context, ...present], { name, domain: node.domain, attributes }));
   if (isJoint(fused) && node.output[1]) joinPresent(at, present, node.output[1]);
-  retypeCache(at, fused, form);
-  if (!reduced) return;
-  const joined = headsFirst
-    ? at.reshape(at.transpose(context, [0, 2, 1, 3], "context.positions"), [0, 0, -1], { label: "context.joined" })
-    : context;
-  writeOutputFactors(at, form, joined);
+  if (joined.length === 0) retypeCache(at, fused, { ...form, keyValueHeads: groups });
+  if (!reduced && !apart) return;
+  const inPositions = (output?: string): string =>
+    at.reshape(at.transpose(context, [0, 2, 1, 3], "context.positions"), [0, 0, -1], {
+      label: "context.joined",
+      output,
+    });
+  if (!reduced) inPositions(at.site.context);
+  else writeOutputFactors(at, form, headsFirst ? inPositions() : context);
+}
+
+/** Whether the graph itself puts the past before new keys or values and gives both out, and the operator only reads them. */
+function keepsOutside(at: SiteWriter, { node, past }: FusedOperator, name: CachedName): boolean {
+  const present = at.site.present[name];
+  return isCached(at.site, name) && past[name] === undefined &&
+    (present === undefined || !node.output.includes(present));
 }
 
 /** What stands behind query, key and value: bias, mask, additive bias and past, or the standard operator's mask, past and lengths. */
@@ -62,7 +82,7 @@ function otherInputs({ node, mask, attentionBias }: FusedOperator, cache: readon
 function attributesOf(
   at: SiteWriter,
   { node, headsFirst }: FusedOperator,
-  form: BlockForm,
+  groups: number,
 ): Record<string, bigint | number> {
   const heads = BigInt(at.site.query.heads);
   if (node.domain === "com.microsoft") {
@@ -77,7 +97,7 @@ function attributesOf(
     is_causal: BigInt(intAttribute(node, "is_causal", 0)),
     softcap: floatAttribute(node, "softcap", 0),
     ...(precision === 0 ? {} : { softmax_precision: BigInt(precision) }),
-    ...(headsFirst ? {} : { q_num_heads: heads, kv_num_heads: BigInt(form.keyValueHeads) }),
+    ...(headsFirst ? {} : { q_num_heads: heads, kv_num_heads: BigInt(groups) }),
   };
 }
 
@@ -91,7 +111,7 @@ export function writeUngroupedOperator(at: SiteWriter, fused: FusedOperator, for
   const { node, packed } = fused;
   const query = packed ? packedOperand(at, form, "query") : node.input[0]!;
   const [key, value] = [manyHeads(at, form, "key"), manyHeads(at, form, "value")];
-  retypeCache(at, fused, form);
+  if (!(["key", "value"] as const).some((name) => keepsOutside(at, fused, name))) retypeCache(at, fused, form);
   const attribute = node.attribute.map((entry) =>
     entry.name === "kv_num_heads" ? withFields(entry, { i: BigInt(at.site.query.heads) }) : entry
   );

@@ -5,13 +5,14 @@
  * @module
  */
 import { TuckerdError } from "../../errors.ts";
+import { nodeName, type NodeProto } from "../../onnx/node.ts";
 import { floatTensor } from "../../onnx/tensor.ts";
 import type { FusedOperator } from "../site.ts";
 import type { BlockForm } from "../types.ts";
 import { extractColumns } from "../matrices.ts";
 import { fullHeads } from "./full_heads.ts";
 import type { SiteWriter } from "./site_writer.ts";
-import { ungroupedOperand } from "./ungroup.ts";
+import { ungroupedOperand, writeUngrouped } from "./ungroup.ts";
 
 type Name = "query" | "key" | "value";
 
@@ -49,10 +50,66 @@ export function headsApart(
   return at.transpose(at.reshape(joined, [0, 0, heads, -1], { label: `${name}.heads` }), [0, 2, 1, 3], name);
 }
 
+/** Heads of key or value in what `operand` gives. */
+export function operandHeads(at: SiteWriter, form: BlockForm, name: "key" | "value"): number {
+  const view = at.site[name];
+  const space = name === "value" ? form.valueOutput : form.queryKey;
+  if (space === "reduced") return form.keyValueHeads;
+  return at.groups(view) < form.keyValueHeads ? view.heads : ownHeads(at, name);
+}
+
+/** Heads of key or value as the graph's own operator takes them: it may repeat them before. */
+function ownHeads(at: SiteWriter, name: "key" | "value"): number {
+  const { node, packed } = at.site.fused!;
+  const view = at.site[name];
+  if (packed || view.projection.node === node) return at.groups(view);
+  const shape = at.tracer.value(at.graph, operandOf(node, name)).shape!;
+  return shape.length === 4 ? shape[1]! : shape[2]! / view.headSize;
+}
+
+function operandOf(node: NodeProto, name: "key" | "value"): string {
+  return node.input[name === "key" ? 1 : 2]!;
+}
+
+/** Heads of an operand repeated, each for as many neighbours: [batch, heads, …] or [batch, positions, heads · size]. */
+export function repeatedHeads(
+  at: SiteWriter,
+  value: string,
+  { name, from, to, headsFirst }: {
+    readonly name: Name;
+    readonly from: number;
+    readonly to: number;
+    readonly headsFirst: boolean;
+  },
+): string {
+  if (from === to) return value;
+  const label = `${name}.repeated`;
+  const index = at.writer.integers(Array.from({ length: to }, (_, i) => Math.floor(i * from / to)));
+  const repeat = (heads: string, axis: bigint): string =>
+    at.node("Gather", [heads, index], { label, attributes: { axis } });
+  if (headsFirst) return repeat(value, 1n);
+  const split = at.reshape(value, [0, 0, from, -1], { label: `${name}.heads` });
+  return at.reshape(repeat(split, 2n), [0, 0, -1], { label: `${name}.joined` });
+}
+
 /** All H heads of a grouped key or value, as the operator takes them. */
 export function manyHeads(at: SiteWriter, form: BlockForm, name: "key" | "value"): string {
   const { packed, node } = at.site.fused!;
-  if (!packed) return ungroupedOperand(at, form, { name, operand: node.input[name === "key" ? 1 : 2]! });
+  // A cache outside the operator grows on the way, and so does what the graph repeats.
+  const outside = at.site[name].past !== undefined && at.site.fused!.past[name] === undefined;
+  if (!packed && (outside || ownHeads(at, name) > at.groups(at.site[name]))) {
+    if (outside && at.rank(operandOf(node, name)) === 3 && ownHeads(at, name) === at.groups(at.site[name])) {
+      throw new TuckerdError(
+        "unsupported",
+        `the ${name} heads of ${
+          nodeName(node)
+        } are joined behind a cache that the graph keeps: keep the stack rank at 4`,
+      );
+    }
+    writeUngrouped(at, form, name);
+    return operandOf(node, name);
+  }
+  if (!packed) return ungroupedOperand(at, form, { name, operand: operandOf(node, name) });
   const { inexact } = at.site[name];
   if (inexact !== undefined) {
     throw new TuckerdError(

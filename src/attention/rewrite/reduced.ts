@@ -122,8 +122,8 @@ function splitGroups(at: SiteWriter, name: CachedName, form: BlockForm): string 
   return norm === undefined ? heads : writeHeadNorm(at, heads, norm);
 }
 
-/** All positions of key or value, [B, G, S, ρ]. */
-function cachedHeads(at: SiteWriter, name: CachedName, form: BlockForm): string {
+/** All positions of key or value, [B, G, S, ρ], with the past before them. */
+export function cachedHeads(at: SiteWriter, name: CachedName, form: BlockForm): string {
   const fresh = (): string => at.transpose(splitGroups(at, name, form), [0, 2, 1, 3], name);
   return isCached(at.site, name) ? writeCache(at, name, fresh, headsWidth(at, form, name)) : fresh();
 }

@@ -154,7 +154,8 @@ function holdsHeads(at: SiteWriter, view: HeadView, value: string): boolean {
 /** Names of the values from the product back to the projection. */
 function pathOf(at: SiteWriter, view: HeadView, name: "key" | "value"): string[] {
   const product = at.graph.producer(name === "key" ? at.site.scores : at.site.context)!;
-  const path = [product.input[1]!];
+  // An operator has the value behind the key.
+  const path = [product.input[at.site.fused !== undefined && name === "value" ? 2 : 1]!];
   for (let node = at.graph.producer(path.at(-1)!); node !== undefined && node !== view.projection.node;) {
     const next = node.input.find((input) => input !== "" && at.tracer.reaches(at.graph, input, view.projection.node));
     if (next === undefined) break;

@@ -166,10 +166,11 @@ ARCHITECTURES = {
 EXPORTS = {
     "opt": ["dynamo18-sdpa-past"],  # biases everywhere, reduced with a cache
     "gpt-neox": ["ts17-sdpa-past"],  # [head][q, k, v] rows, rotary embedding of half a head
-    "gpt-bigcode": ["dynamo18-sdpa-past"],  # one key head, packed, reduced
+    "gpt-bigcode": ["dynamo18-sdpa-past", "dynamo24-sdpa-past"],  # one key head, packed, reduced; Attention beside a cache
     "falcon-new": ["dynamo18-sdpa-past"],  # [group][queries, k, v] rows by GatherND, heads repeated before rotation, so cached
     "phi3": ["dynamo18-sdpa-past"],  # packed rows of grouped heads
-    "qwen2": ["ts14-eager-past"],  # biases on grouped heads; a past that is joined with nothing first
+    # biases on grouped heads; a past that is joined with nothing first; heads repeated before Attention, behind a cache
+    "qwen2": ["ts14-eager-past", "dynamo24-sdpa-past"],
     "gemma3": ["ts17-sdpa-past"],  # sliding windows, norms of query and key
     "olmo": ["ts17-sdpa"],  # clipped query, key and value: nothing may run reduced
     "olmo2": ["dynamo18-sdpa-past"],  # norms over all heads together
