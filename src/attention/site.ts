@@ -93,7 +93,7 @@ export interface SoftmaxPath {
  * An attention that projects its query only: keys and values come from a cache that another branch or file fills, as those of
  * an encoder do in every call of a decoder but the first.
  */
-export interface CacheReader extends Omit<SiteParts, "key" | "value" | "fused"> {
+export interface CacheReader extends Omit<SiteParts, "key" | "value"> {
   readonly key: CachedHeads;
   readonly value: CachedHeads;
   readonly path: SoftmaxPath;

@@ -15,6 +15,7 @@ import { elementTypeOf, type Projection } from "../trace/projection.ts";
 import { pickElements, type Trace } from "../trace/trace.ts";
 import type { Tracer } from "../trace/tracer.ts";
 import { stridedIndex } from "../trace/value.ts";
+import { readerAtOperator } from "./fused_reader.ts";
 import { fusedSite, type FusedViews } from "./fused_site.ts";
 
 /** Judges one com.microsoft.Attention node. */
@@ -132,7 +133,9 @@ export function findAtOperator(tracer: Tracer, graph: Graph, node: NodeProto): V
     const own = part === 0 ? heads : headsFirst ? trace.shape[1]! : groups;
     const stacked = repeated(headsFirst ? trace : splitHeads(trace, { heads: own, bias: biases[part] }), heads);
     const view = readHeads(tracer, stacked, false);
-    if (typeof view === "string") return { reason: `the ${name} can't be followed: ${view}` };
+    if (typeof view === "string") {
+      return readerAtOperator(tracer, graph, node) ?? { reason: `the ${name} can't be followed: ${view}` };
+    }
     views[name] = view;
   }
   const quantised = ["k_quant_type", "v_quant_type"].some((name) => (stringAttribute(node, name) ?? "NONE") !== "NONE");

@@ -58,7 +58,7 @@ ARCHITECTURES = {
     ),
 }
 KEPT = {
-    "bart": ["torchscript-14-sdpa", "dynamo-18-sdpa"],
+    "bart": ["torchscript-14-sdpa", "dynamo-18-sdpa", "dynamo-24-sdpa"],  # opset 24: the standard's Attention
     "whisper": ["torchscript-17-eager", "dynamo-18-sdpa"],
     "t5-v1.1": ["torchscript-14-sdpa"],
     "longt5": ["torchscript-17-eager"],

@@ -256,6 +256,7 @@ FORMS = {
     "torchscript-17-sdpa": (False, 17, "sdpa"),
     "dynamo-18-eager": (True, 18, "eager"),
     "dynamo-18-sdpa": (True, 18, "sdpa"),
+    "dynamo-24-sdpa": (True, 24, "sdpa"),
 }
 
 # Query, key, value and output as the modelling code names them; the last two patterns are packed.
