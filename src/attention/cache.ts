@@ -21,14 +21,19 @@ export function describeCache(
 
 /** Whether key or value of a site is kept for later tokens. */
 export function isCached(site: Site, name: CachedName): boolean {
-  return site[name].past !== undefined || site.present[name] !== undefined;
+  return pastOf(site, name) !== undefined || site.present[name] !== undefined;
+}
+
+/** The model's input with the past keys or values, which the graph or the operator puts before the new ones; undefined without one. */
+export function pastOf(site: Site, name: CachedName): string | undefined {
+  return site[name].past ?? site.fused?.past[name];
 }
 
 /** Element type of the past, or else of what the model gives out. */
 function cacheType(sites: readonly Site[]): number | undefined {
   const infos = sites.flatMap((site) =>
     PARTS.flatMap((name) => [
-      site[name].past === undefined ? undefined : site.graph.input(site[name].past),
+      site.graph.input(pastOf(site, name) ?? ""),
       site.graph.proto.output.find((info) => info.name === site.present[name]),
     ])
   );
@@ -37,7 +42,8 @@ function cacheType(sites: readonly Site[]): number | undefined {
 
 function latentProblem(sites: readonly Site[]): string | undefined {
   if (!sites.some((site) => PARTS.some((name) => isCached(site, name)))) return "the graph has no key-value cache";
-  if (sites.some(({ fused }) => fused !== undefined)) return "an attention operator keeps its cache inside";
+  const inside = sites.map(({ cacheInsideBecause }) => cacheInsideBecause).find((because) => because !== undefined);
+  if (inside !== undefined) return inside;
   const turned = sites.some(({ query, key, value }) =>
     [query, key, value].some(({ order }) => order && !isPlain(order))
   );

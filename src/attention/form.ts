@@ -137,12 +137,17 @@ export function coefficientKeepers(
 
 /** Whether keys of full size are made from z. */
 export function makesKeys(form: BlockForm): boolean {
-  return form.latent?.includes("key") === true && !isReduced(form, "key");
+  return isLatent(form, "key") && !isReduced(form, "key");
 }
 
 /** Whether key or value runs in r2 numbers per head. */
 export function isReduced(form: BlockForm, name: CachedName): boolean {
   return (name === "key" ? form.queryKey : form.valueOutput) === "reduced";
+}
+
+/** Whether the cache of key or value holds z. */
+export function isLatent(form: BlockForm, name: CachedName): boolean {
+  return form.latent?.includes(name) ?? false;
 }
 
 /** A text that is equal for forms that give the same graph: the key under which sessions are shared. */

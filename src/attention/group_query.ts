@@ -67,6 +67,11 @@ export function readGroupQuery(node: NodeProto): GroupQuery {
   };
 }
 
+/** How many of a head's numbers are rotated: two for each column of the tables. */
+export function rotatedNumbers(tracer: Tracer, graph: Graph, { cosine }: Rotary): number {
+  return 2 * tracer.value(graph, cosine).shape![1]!;
+}
+
 /** Whether the operator rotates queries and keys itself. */
 export function rotates(node: NodeProto): boolean {
   return intAttribute(node, "do_rotary", 0) === 1;

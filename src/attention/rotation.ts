@@ -11,6 +11,7 @@
  */
 import { type CoefficientPlaces, type Coefficients, readCoefficients } from "./coefficients.ts";
 import { readKeyOperand } from "./key_operand.ts";
+import { cachedPositions, type OperatorRotation, readOperatorKeys } from "./operator_keys.ts";
 import { readTurned, TermReader, type Turned } from "./rotation_terms.ts";
 import { isPlain } from "./rows.ts";
 import type { Site } from "./site.ts";
@@ -20,8 +21,12 @@ import { LinearTracer } from "./trace/linear.ts";
 import type { Tracer } from "./trace/tracer.ts";
 import type { AttentionBlock } from "./types.ts";
 
-/** What a site does to its keys, from the projection to the product with the queries. */
-export interface KeyRotation extends Omit<Turned, "identities" | "places"> {
+/** What a site does to its keys. */
+export type KeyRotation = GraphRotation | OperatorRotation;
+
+/** What the graph does to keys, from the projection to the product with the queries. */
+export interface GraphRotation extends Omit<Turned, "identities" | "places"> {
+  readonly inside?: undefined;
   /** Where the coefficients of new tokens are found; none where nothing depends on positions. */
   readonly coefficients: readonly Coefficients[];
   /** For each coefficient its place in those, one behind the other. */
@@ -38,8 +43,8 @@ export interface RotationReader {
   readonly identities: Identities;
 }
 
-/** What a site does to its keys, or why that isn't known. */
-function readRotation({ tracer, identities }: RotationReader, site: Site): KeyRotation | string {
+/** What the graph of a site does to its keys, or why that isn't known. */
+function readRotation({ tracer, identities }: RotationReader, site: Site): GraphRotation | string {
   const { graph, key } = site;
   if (key.fromCache) return "another call fills its cache";
   const stream = tracer.value(graph, key.projection.input).shape;
@@ -73,7 +78,9 @@ export function describeRotation(
   reader: RotationReader,
   sites: readonly Site[],
 ): Pick<AttentionBlock, "keyRotation" | "noLatentKeysBecause"> & { readonly rotations?: readonly KeyRotation[] } {
-  const read = sites.map((site) => readRotation(reader, site));
+  const read = sites.map((site): KeyRotation | string =>
+    site.fused === undefined ? readRotation(reader, site) : readOperatorKeys(reader, site)
+  );
   const rotations = read.filter((rotation) => typeof rotation !== "string");
   const problem = read.find((rotation) => typeof rotation === "string") ?? conflict(rotations);
   if (problem !== undefined) return { noLatentKeysBecause: problem };
@@ -84,7 +91,11 @@ export function describeRotation(
 
 /** Why one site can't read what another has kept; undefined if it can. */
 function conflict([first, ...others]: readonly KeyRotation[]): string | undefined {
-  const way = ({ terms, bias, multiple }: KeyRotation): string => JSON.stringify([terms, bias && [...bias], multiple]);
+  const way = (rotation: KeyRotation): string => {
+    if (rotation.inside) return `inside, ${rotation.count}`;
+    const { terms, bias, multiple } = rotation;
+    return JSON.stringify([terms, bias && [...bias], multiple]);
+  };
   return others.every((other) => way(other) === way(first!))
     ? undefined
     : "the graph's branches don't rotate its keys in the same way";
@@ -96,13 +107,4 @@ function placesOf(linear: LinearTracer, { places }: Turned): CoefficientPlaces[]
     source: linear.coefficient(rows[0]![0]!).source,
     places: rows.map((row) => row.map((number) => linear.coefficient(number).index)),
   }));
-}
-
-/** The name of the number of positions that a site's cache holds: some layers may keep fewer than others. */
-function cachedPositions({ graph, key, present }: Site): string {
-  const info = key.past === undefined
-    ? graph.proto.output.find(({ name }) => name === present.key)
-    : graph.input(key.past);
-  const { value, case: kind } = info?.type?.tensorType?.shape?.dim[2]?.value ?? {};
-  return kind === undefined || value === "" ? `those of ${info?.name}` : String(value);
 }

@@ -50,6 +50,14 @@ for (const [model, form, queryKey, valueOutput] of GRAPHS) {
     await oracle.checkGreedy(exported, "full");
     await oracle.checkGreedy(exported, "compressed");
   });
+
+  if (form.startsWith("group_query")) {
+    Deno.test(`${at}: in pieces through a latent cache, logits and greedy tokens are Hugging Face's`, async () => {
+      await oracle.checkPieces(exported, "latent", oracle.tucker.interventions.map(({ name }) => name));
+      await oracle.checkGreedy(exported, "latent");
+      await oracle.checkReplaced(exported, "latent");
+    });
+  }
 }
 
 Deno.test("GroupQueryAttention with a quantised cache is left as it is, since the scales are the original keys'", async () => {

@@ -118,26 +118,40 @@ Deno.test("rotated keys are made from z only where that is smaller with the coef
   assertEquals(await keysAt([46, 1, 4], "all"), [["full", "per-head"], ["full", "per-head"]]);
 });
 
-Deno.test("an operator that rotates its keys inside keeps them whole beside values in r2 numbers per head", async () => {
-  for (const file of ["group_query", "group_query_packed"]) {
-    const path = new URL(`../testdata/fused/llama-16/${file}.onnx`, import.meta.url).pathname;
-    await using opened = await openTestCompressor(path);
-    await using folder = await temporaryFolder();
-    const out = `${folder.path}/out`;
-    const options = { out, execution: "factored", cache: "compressed" } as const;
-    const { totals, layers } = await writeModelFolder(
-      opened.compressor,
-      resolveOptions({ ranks: [16, 6, 4] }),
-      options,
-    );
-    // 2 layers of 2 groups: keys of 16 numbers, values of 16 or r2.
-    assertEquals(totals.kvBytesPerToken, { before: 4 * 2 * 2 * (16 + 16), after: 4 * 2 * 2 * (16 + 6) }, file);
-    const [key, value] = [{ kind: "full", heads: 2, size: 16 }, { kind: "per-head", heads: 2, size: 6 }];
-    assertEquals(layers.map(({ cache }) => cache), layers.map(() => ({ key, value })), file);
-    await using session = await TestSession.load({ path: `${out}/onnx/${file}.onnx` });
-    const outputs = await session.run(caseInputs(oracleReference("llama-16"), "single"));
-    const sizes = ["key", "value"].map((part) => outputs[`present.0.${part}`]!.shape.at(-1));
-    assertEquals(sizes, [16, 6], file);
+Deno.test("an operator that rotates its keys inside keeps z, or of normed keys that of values where it is smaller", async () => {
+  // 2 layers of 2 groups of 16; keys that are normed can't be made of z.
+  const [key, value] = [{ kind: "full", heads: 2, size: 16 }, { kind: "per-head", heads: 2, size: 6 }] as const;
+  const z = (size: number) => ({ kind: "latent", heads: 1, size }) as const;
+  const cases = [
+    { model: "llama-16", cache: "compressed", r1: 32, expected: { key: z(32), value: z(0) } },
+    { model: "llama-16", cache: "per-head", r1: 9, expected: { key, value } },
+    { model: "qwen3-16", cache: "compressed", r1: 11, expected: { key, value: z(11) } },
+    { model: "qwen3-16", cache: "compressed", r1: 12, expected: { key, value } },
+  ] as const;
+  for (const { model, cache, r1, expected } of cases) {
+    for (const file of model === "llama-16" ? ["group_query", "group_query_packed"] : ["group_query"]) {
+      const path = new URL(`../testdata/fused/${model}/${file}.onnx`, import.meta.url).pathname;
+      await using opened = await openTestCompressor(path);
+      await using folder = await temporaryFolder();
+      const out = `${folder.path}/out`;
+      const { totals, layers } = await writeModelFolder(
+        opened.compressor,
+        resolveOptions({ ranks: [r1, 6, 4] }),
+        { out, execution: "factored", cache },
+      );
+      const parts = [expected.key, expected.value];
+      const after = 4 * 2 * parts.reduce((sum, { heads, size }) => sum + heads * size, 0);
+      const what = `${model}/${file} ${cache} ${r1}`;
+      assertEquals(totals.kvBytesPerToken, { before: 4 * 2 * 2 * (16 + 16), after }, what);
+      assertEquals(layers.map((layer) => layer.cache), [expected, expected], what);
+      await using session = await TestSession.load({ path: `${out}/onnx/${file}.onnx` });
+      const outputs = await session.run(caseInputs(oracleReference(model), "single"));
+      const shapes = ["key", "value"].map((part) => {
+        const [, heads, , size] = session.inputShapes[`past_key_values.0.${part}`]!;
+        return [[heads, size], outputs[`present.0.${part}`]!.shape.filter((_, axis) => axis % 2 === 1)];
+      });
+      assertEquals(shapes, parts.map(({ heads, size }) => [[heads, size], [heads, size]]), what);
+    }
   }
 });
 

@@ -28,6 +28,8 @@ export interface GroupQueryOptions {
   /** Numbers of each head that are rotated; 0 for none. */
   readonly rotated: number;
   readonly interleaved: boolean;
+  /** Whether the rotation's tables are inputs of the model. */
+  readonly fed: boolean;
   /** Whether positions of the rotation are given. */
   readonly positioned: boolean;
   /** Batch and heads of the additive bias, each one or all; undefined without one. */
@@ -57,6 +59,7 @@ export function randomOptions(random: Random, half: boolean): GroupQueryOptions 
     multiplied: chance(0.3),
     rotated,
     interleaved: chance(0.3),
+    fed: rotated > 0 && chance(0.2),
     positioned: rotated > 0 && chance(0.4),
     bias: chance(0.3) ? [chance(0.5), chance(0.5)] : undefined,
     sink: pick(undefined, undefined, "heads", "smooth"),
@@ -143,12 +146,13 @@ export function groupQueryModel(options: GroupQueryOptions, random: Random): Onn
         ...(sink === "heads" ? [numbers(`sink.${layer}`, H)] : []),
       ]),
       ...[0.5, 0.75, 1.5].map((factor, i) => floatTensor(`factor.${i}`, [], Float32Array.of(factor), type)),
-      ...(rotated > 0 ? [table("cos", Math.cos), table("sin", Math.sin)] : []),
+      ...(rotated > 0 && !options.fed ? [table("cos", Math.cos), table("sin", Math.sin)] : []),
     ],
     input: [
       tensorInfo("x", type, ["batch", "sequence", D]),
       tensorInfo("seqlens", DataType.INT32, ["batch"]),
       tensorInfo("total", DataType.INT32, []),
+      ...(options.fed ? ["cos", "sin"].map((name) => tensorInfo(name, type, [TABLE, rotated / 2])) : []),
       ...(positioned ? [tensorInfo("positions", DataType.INT64, ["batch", "sequence"])] : []),
       ...(bias === undefined ? [] : [
         tensorInfo("bias", type, [bias[0] ? "batch" : 1, bias[1] ? H : 1, "sequence", "total"]),

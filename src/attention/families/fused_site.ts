@@ -65,6 +65,7 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
     site: {
       ...parts,
       present,
+      cacheInsideBecause: grouped ? inside : "an attention operator keeps its cache inside",
       queryKeyExpandedBecause: inside ?? rotated ?? queryKey ?? together,
       valueOutputExpandedBecause: inside ?? valueOutput ?? together,
     },

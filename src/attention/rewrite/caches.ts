@@ -6,6 +6,7 @@
  */
 import type { ValueInfoProto } from "../../onnx/node.ts";
 import { withDimension } from "../../onnx/value_info.ts";
+import { pastOf } from "../cache.ts";
 import type { BlockForm, CachedName } from "../types.ts";
 import { retypeOutput } from "./retype.ts";
 import type { SiteWriter } from "./site_writer.ts";
@@ -50,8 +51,8 @@ export function withWidth(info: ValueInfoProto, { heads, size }: CacheWidth, at 
 }
 
 /** Gives past and present of key or value new sizes. */
-function resizeCache(at: SiteWriter, name: CachedName, width: CacheWidth): void {
-  const { past } = at.site[name];
+export function resizeCache(at: SiteWriter, name: CachedName, width: CacheWidth): void {
+  const past = pastOf(at.site, name);
   const present = at.site.present[name];
   const resized = (info: ValueInfoProto): ValueInfoProto => withWidth(info, width);
   if (past !== undefined) at.writer.retype(at.graph.scopeOf(past)!, resized(at.graph.input(past)!));

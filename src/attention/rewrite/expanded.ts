@@ -9,8 +9,8 @@ import type { HeadView } from "../heads.ts";
 import type { Projection } from "../trace/projection.ts";
 import type { Twin } from "../twins.ts";
 import type { BlockForm } from "../types.ts";
+import { isLatent } from "../form.ts";
 import { biased, fullHeadsOf, gatherLast, keepDimensions } from "./full_heads.ts";
-import { isLatent } from "./latent.ts";
 import type { SiteWriter } from "./site_writer.ts";
 import { writeUngrouped } from "./ungroup.ts";
 

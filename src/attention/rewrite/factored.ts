@@ -96,9 +96,10 @@ function writeSite(at: SiteWriter, form: BlockForm): void {
   const reduced = form.queryKey === "reduced" || form.valueOutput === "reduced";
   const { fused, query } = at.site;
   const inside = fused !== undefined && query.projection.node === fused.node;
+  const plain = fused !== undefined && isGroupQuery(fused.node) && (reduced || makesKeys(form));
   if (reduced || makesKeys(form)) replaceShapeReaders(at);
   if (fused !== undefined) {
-    if (reduced && isGroupQuery(fused.node)) writeGroupQuery(at, fused, form);
+    if (plain) writeGroupQuery(at, fused, form);
     else if (reduced || inside) writeFused(at, fused, form);
   } else {
     if (form.queryKey === "reduced") writeReducedQueryKey(at, form);
@@ -106,7 +107,7 @@ function writeSite(at: SiteWriter, form: BlockForm): void {
     if (form.valueOutput === "reduced") writeReducedValueOutput(at, form);
   }
   const grouped = at.groups(at.site.key) < form.keyValueHeads;
-  if (fused !== undefined && grouped && !reduced) writeUngroupedOperator(at, fused, form);
+  if (fused !== undefined && grouped && !reduced && !plain) writeUngroupedOperator(at, fused, form);
   if (!inside) writeExpandedProjections(at, form);
   if (form.valueOutput === "expanded" && form.output !== "kept") writeExpandedOutput(at, form);
 }

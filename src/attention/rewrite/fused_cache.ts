@@ -5,6 +5,7 @@
  */
 import type { ValueInfoProto } from "../../onnx/node.ts";
 import { withDimension } from "../../onnx/value_info.ts";
+import { isLatent } from "../form.ts";
 import type { FusedOperator } from "../site.ts";
 import type { BlockForm } from "../types.ts";
 import { headsWidth, withWidth } from "./caches.ts";
@@ -33,10 +34,11 @@ export function joinPresent(at: SiteWriter, parts: readonly string[], output: st
   at.node("Reshape", [stacked, shape], { label: "present", output });
 }
 
-/** The cache of an operator that keeps one holds the heads that run, in r2 numbers of what is reduced. */
+/** The cache of an operator that keeps one holds the heads that run, in r2 numbers of what is reduced, where it doesn't hold z. */
 export function retypeCache(at: SiteWriter, fused: FusedOperator, form: BlockForm): void {
   const heads = isJoint(fused) ? 2 : 1;
   for (const name of ["key", "value"] as const) {
+    if (isLatent(form, name)) continue;
     const reduced = (name === "value" ? form.valueOutput : form.queryKey) === "reduced";
     const change = (info: ValueInfoProto): ValueInfoProto =>
       reduced ? withWidth(info, headsWidth(at, form, name), heads) : withDimension(info, heads, form.keyValueHeads);

@@ -1,7 +1,7 @@
 /**
  * com.microsoft.GroupQueryAttention in the small space. The operator takes keys and values of one size, a multiple of 8, so what it
  * does is written as plain operators: values in r2 numbers per head, keys in as many where they aren't rotated and else as they
- * stand in the operator's own cache, after their rotation.
+ * stand in the operator's own cache, after their rotation. Where the cache holds z, keys and values of all positions are made of that.
  *
  *     q, k → rotate            K = past keys | k            V = past values | ṽ
  *     P = softmax(cap(scale · q Kᵀ) + mask)                 queries of a group stand below each other: no head is repeated
@@ -12,13 +12,15 @@
  *
  * @module
  */
-import { makeNode } from "../../onnx/node.ts";
-import { type GroupQuery, readGroupQuery, type Rotary } from "../group_query.ts";
+import { isLatent } from "../form.ts";
+import { type GroupQuery, readGroupQuery } from "../group_query.ts";
 import type { FusedOperator } from "../site.ts";
 import type { BlockForm } from "../types.ts";
-import { retypeCache } from "./fused_cache.ts";
+import { writeCaches } from "./group_query_cache.ts";
+import { freshAngles, rotate } from "./group_query_rotation.ts";
+import { latentContext, latentScores } from "./latent.ts";
 import { headsApart, operand } from "./operands.ts";
-import { padded, type Places, placesOf } from "./positions.ts";
+import { placesOf } from "./positions.ts";
 import { writeOutputFactors } from "./reduced.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
@@ -28,26 +30,31 @@ export function writeGroupQuery(at: SiteWriter, fused: FusedOperator, form: Bloc
   const { query, key, value } = at.site;
   const groups = form.keyValueHeads;
   const stream = (form.valueOutput === "reduced" ? value : query).projection.input;
-  const places = placesOf(at, operator, { stream, past: fused.past.key });
+  const used = isLatent(form, "key");
+  const places = placesOf(at, operator, { stream, past: fused.past.key, used });
   const heads = (name: "query" | "key" | "value"): string => {
     const count = name === "query" ? query.heads : groups;
     const apart = headsApart(at, { joined: operand(at, { fused, form, name }), name, heads: count });
     const { rotary } = operator;
-    return rotary === undefined || name === "value" ? apart : rotated(at, apart, { name, rotary, places, count });
+    if (rotary === undefined || name === "value") return apart;
+    return rotate(at, apart, { heads: count, angles: freshAngles(at, rotary, places) });
   };
-  const all = writeCaches(at, fused, { fresh: [heads("key"), heads("value")], places });
-  retypeCache(at, fused, form);
+  const all = writeCaches(at, form, { operator, places, heads });
   // Expanded operands are the graph's own, scaled already.
   const before = form.queryKey === "reduced" ? query.scale * key.scale : 1;
   const grouped = at.reshape(heads("query"), [0, groups, -1, 0], { label: "query.groups" });
   const scaled = at.scaled(grouped, before * fused.scale, "scale");
-  const product = at.matmul(scaled, at.transpose(all[0], [0, 1, 3, 2], "key.across"), { label: "scores" });
+  const keysOfZ = form.queryKey === "reduced" && isLatent(form, "key");
+  const product = keysOfZ
+    ? latentScores(at, form, { query: scaled, z: all.key })
+    : at.matmul(scaled, at.transpose(all.key, [0, 1, 3, 2], "key.across"), { label: "scores" });
   const scores = at.reshape(product, [0, query.heads, -1, 0], { label: "scores.heads" });
   const p = probabilities(at, operator, { scores, mask: places.mask });
   const rows = at.reshape(p, [0, groups, -1, 0], { label: "probabilities.groups" });
-  const context = at.reshape(at.matmul(rows, all[1], { label: "context" }), [0, query.heads, -1, 0], {
-    label: "context.heads",
-  });
+  const contexts = isLatent(form, "value")
+    ? latentContext(at, form, { probabilities: rows, z: all.value })
+    : at.matmul(rows, all.value, { label: "context" });
+  const context = at.reshape(contexts, [0, query.heads, -1, 0], { label: "context.heads" });
   const positions = at.transpose(context, [0, 2, 1, 3], "context.positions");
   const reduced = form.valueOutput === "reduced";
   const joined = at.reshape(positions, [0, 0, -1], {
@@ -55,68 +62,6 @@ export function writeGroupQuery(at: SiteWriter, fused: FusedOperator, form: Bloc
     output: reduced ? undefined : at.site.context,
   });
   if (reduced) writeOutputFactors(at, form, joined);
-}
-
-/** Heads [B, heads, T, h] turned by their positions. */
-function rotated(
-  at: SiteWriter,
-  value: string,
-  { name, rotary, places, count }: {
-    readonly name: "query" | "key";
-    readonly rotary: Rotary;
-    readonly places: Places;
-    readonly count: number;
-  },
-): string {
-  const { cosine, sine, interleaved } = rotary;
-  const turned = 2 * at.tracer.value(at.graph, cosine).shape![1]!;
-  const output = at.writer.fresh(`${value}.rotated`);
-  const part = turned < at.site[name].headSize
-    ? { num_heads: BigInt(count), rotary_embedding_dim: BigInt(turned) }
-    : {};
-  at.writer.put(
-    at.graph,
-    makeNode("RotaryEmbedding", [value, places.rotation, cosine, sine], [output], {
-      name: output,
-      domain: "com.microsoft",
-      attributes: { interleaved: interleaved ? 1n : 0n, ...part },
-    }),
-  );
-  return output;
-}
-
-/**
- * Keys and values of all positions, given out where the operator gave them. New ones are put behind the past where that is full;
- * otherwise they take the places in it that their row's length says, and what lies behind is never seen.
- */
-function writeCaches(
-  at: SiteWriter,
-  { node, past }: FusedOperator,
-  { fresh, places }: { readonly fresh: readonly [string, string]; readonly places: Places },
-): readonly [string, string] {
-  const outputs = [1, 2].map((index) => node.output[index] || at.writer.fresh(`${at.site.context}.present`)) as [
-    string,
-    string,
-  ];
-  if (places.follows === undefined || past.key === undefined || past.value === undefined) {
-    fresh.forEach((value, i) => at.node("Identity", [value], { label: "present", output: outputs[i]! }));
-    return fresh;
-  }
-  const pasts = [past.key, past.value];
-  const joined = (): string[] =>
-    pasts.map((value, i) => at.node("Concat", [value, fresh[i]!], { label: "present", attributes: { axis: 2n } }));
-  const placed = (): string[] => {
-    const index = at.reshape(places.positions, [0, 1, -1, 1], { label: "places" });
-    return pasts.map((value, i) => {
-      const by = at.node("Sub", [places.size, at.size(value, 2)], { label: "past.missing" });
-      const shape = at.node("Shape", [fresh[i]!], { label: "fresh.shape" });
-      const where = at.node("Expand", [index, shape], { label: "places.all" });
-      const buffer = padded(at, value, { axis: 2, by });
-      return at.node("ScatterElements", [buffer, where, fresh[i]!], { label: "present", attributes: { axis: 2n } });
-    });
-  };
-  at.chooseAll(places.follows, { ifTrue: joined, ifFalse: placed }, { label: "presents", outputs });
-  return outputs;
 }
 
 /** Softmax of scores [B, H, T, S], with what the operator does to them before. */

@@ -17,31 +17,17 @@
  *
  * @module
  */
+import { pastOf } from "../cache.ts";
 import type { BlockForm, CachedName } from "../types.ts";
-import { isReduced } from "../form.ts";
-import { writeCache, writeEmptyCache } from "./caches.ts";
-import { rotatedScores } from "./rotated.ts";
-import { writeRotatedCache } from "./rotation_cache.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
-/** Whether the cache of key or value holds z. */
-export function isLatent(form: BlockForm, name: CachedName): boolean {
-  return form.latent?.includes(name) ?? false;
-}
-
-/**
- * Products of queries [B, G, H/G·T, ρ], or the graph's own of h numbers, with the keys of all positions: [B, G, H/G·T, S], under a
- * name where `output` is one.
- */
+/** Products of queries [B, G, H/G·T, ρ] with the keys of all positions: [B, G, H/G·T, S], under a name where `output` is one. */
 export function latentScores(
   at: SiteWriter,
   form: BlockForm,
-  { query, output }: { readonly query: string; readonly output: string | undefined },
+  { query, z, output }: { readonly query: string; readonly z: string; readonly output?: string | undefined },
 ): string {
-  if (!isReduced(form, "key")) {
-    return rotatedScores(at, form, { query, z: latentCache(at, form, "key"), core: coreOf(at, form, "key"), output });
-  }
-  const { all, core, many } = operands(at, form, "key");
+  const { all, core, many } = operands(at, form, { name: "key", z });
   const expand = (name?: string): string => {
     const keys = at.matmul(all, core, { label: "key.all" });
     return at.matmul(query, at.transpose(keys, [0, 1, 3, 2], "key.across"), { label: "scores.expanded", output: name });
@@ -60,8 +46,12 @@ export function latentScores(
 }
 
 /** Products of probabilities [B, G, H/G·T, S] with the values of all positions: [B, G, H/G·T, ρ]. */
-export function latentContext(at: SiteWriter, form: BlockForm, probabilities: string): string {
-  const { all, core, many } = operands(at, form, "value");
+export function latentContext(
+  at: SiteWriter,
+  form: BlockForm,
+  { probabilities, z }: { readonly probabilities: string; readonly z: string },
+): string {
+  const { all, core, many } = operands(at, form, { name: "value", z });
   const expand = (): string =>
     at.matmul(probabilities, at.matmul(all, core, { label: "value.all" }), { label: "context.expanded" });
   const absorb = (): string => {
@@ -83,10 +73,13 @@ interface Operands {
   readonly many: string | undefined;
 }
 
-function operands(at: SiteWriter, form: BlockForm, name: CachedName): Operands {
-  const all = latentCache(at, form, name);
-  const core = coreOf(at, form, name);
-  if (at.site[name].past === undefined) return { all, core, many: undefined };
+function operands(
+  at: SiteWriter,
+  form: BlockForm,
+  { name, z }: { readonly name: CachedName; readonly z: string },
+): Operands {
+  const [all, core] = [z, coreOf(at, form, name)];
+  if (pastOf(at.site, name) === undefined) return { all, core, many: undefined };
   const tokens = at.size(at.site.query.projection.input, 1);
   const heads = at.writer.integers([at.site.query.heads]);
   const rows = at.node("Mul", [tokens, heads], { label: "query.rows.count" });
@@ -95,30 +88,7 @@ function operands(at: SiteWriter, form: BlockForm, name: CachedName): Operands {
 }
 
 /** The heads' parts of a last factor, [G, r1, ρ]. */
-function coreOf(at: SiteWriter, form: BlockForm, name: CachedName): string {
+export function coreOf(at: SiteWriter, form: BlockForm, name: CachedName): string {
   const split = at.reshape(at.factor(`${name}.b`), [0, form.keyValueHeads, -1], { label: `${name}.core.heads` });
   return at.transpose(split, [1, 0, 2], `${name}.core`);
-}
-
-/**
- * z of all positions. Where keys and values share it, the key's cache holds it, and the value's has the same positions of no
- * numbers: clients that pass on what they got, by shape, need not know.
- */
-function latentCache(at: SiteWriter, form: BlockForm, name: CachedName): string {
-  const { key, value } = at.site;
-  const shared = form.key === "shared" && form.value === "shared" && isLatent(form, "key") && isLatent(form, "value") &&
-    key.projection.input === value.projection.input;
-  const holder = shared ? "key" : name;
-  const all = at.once(`${holder}.latent`, () => {
-    const fresh = (): string => {
-      const split = at.reshape(at.narrow(holder, form[holder]), [0, 0, 1, -1], { label: "latent.split" });
-      return at.transpose(split, [0, 2, 1, 3], "latent");
-    };
-    const size = at.slot(`${holder}.b`).shape[0]!;
-    return holder === "value" || isReduced(form, "key")
-      ? writeCache(at, holder, fresh, { heads: 1, size })
-      : writeRotatedCache(at, fresh, size);
-  });
-  if (name !== holder) writeEmptyCache(at, name, all);
-  return all;
 }

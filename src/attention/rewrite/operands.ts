@@ -137,14 +137,17 @@ function exactHeads(at: SiteWriter, form: BlockForm, name: Name): string {
   const { scale, bias } = at.site[name];
   const full = at.scaled(fullHeads(at, form, name), scale, `${name}.scale`);
   if (bias === undefined) return full;
-  const { headSize, heads } = at.site[name];
-  const own = name === "query" ? heads : form.keyValueHeads;
-  // Heads of a group have the same bias.
-  const values = Float32Array.from({ length: own * headSize }, (_, i) => {
-    const head = Math.floor(i / headSize) * (heads / own);
-    return bias[head * headSize + i % headSize]! * scale;
-  });
+  const values = groupedBias(at, name, name === "query" ? at.site.query.heads : form.keyValueHeads);
   return at.node("Add", [full, constant(at, { label: `${name}.bias`, values })], { label: `${name}.full` });
+}
+
+/** Bias of the heads that run, with the scale behind it: [count · h], 0 where there is none. Heads of a group have the same. */
+export function groupedBias(at: SiteWriter, name: Name, count: number): Float32Array {
+  const { headSize, heads, bias, scale } = at.site[name];
+  return Float32Array.from({ length: count * headSize }, (_, i) => {
+    const head = Math.floor(i / headSize) * (heads / count);
+    return (bias?.[head * headSize + i % headSize] ?? 0) * scale;
+  });
 }
 
 /** The original matrix of one of query, key and value, cut from the packed one. */

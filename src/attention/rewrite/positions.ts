@@ -6,7 +6,8 @@
  *     token t stands at before + t, and sees the e positions below min(before + t + 1, length), or the last ones of a window
  *
  * A past may be longer than its rows (a buffer of the largest length, or rows padded on the right); it is given out as long as it
- * came, or as long as the longest row. Blocks with the same lengths share all of it.
+ * came, or as long as the longest row. Scores may be taken with all of that, or with the positions that some row has. Blocks with the
+ * same lengths share all of it.
  *
  * @module
  */
@@ -25,15 +26,27 @@ export interface Places {
   readonly size: string;
   /** Whether the new tokens follow a past that is full in every row; undefined where there is no past. */
   readonly follows: string | undefined;
-  /** What is added to the scores, [B, 1 or H, T or 1, size]. */
+  /** Positions that the scores are taken with, [1]: `size`, or those that are in use. */
+  readonly seen: string;
+  /** What is added to the scores, [B, 1 or H, T or 1, seen]. */
   readonly mask: string;
+}
+
+/** What places are worked out from besides the operator. */
+export interface PlaceOptions {
+  /** What the tokens come in, [B, T, ·]. */
+  readonly stream: string;
+  /** Past keys, or what stands for them; undefined where there are none. */
+  readonly past: string | undefined;
+  /** Whether scores are taken with the positions in use only, of a past that may be longer. */
+  readonly used: boolean;
 }
 
 /** Writes the places of a site's tokens, unless another site with the same lengths has done so. */
 export function placesOf(
   at: SiteWriter,
   operator: GroupQuery,
-  { stream, past }: { readonly stream: string; readonly past: string | undefined },
+  { stream, past, used }: PlaceOptions,
 ): Places {
   const sizes = at.tracer.runs.map((run) => {
     const [batch, tokens] = run.value(at.graph, stream).shape!;
@@ -84,24 +97,25 @@ export function placesOf(
   });
 
   const { causal, window, bias } = operator;
-  const mask = shared(`mask ${causal} ${window} ${bias} ${at.elementType}`, () => {
+  const seen = used && past !== undefined ? total : size;
+  const mask = shared(`mask ${seen} ${causal} ${window} ${bias} ${at.elementType}`, () => {
     const next = (): string => steps.node("Add", [positions, one], "positions.next");
     const end = causal ? steps.smaller(next(), lengths, "seen.end") : lengths;
     const ends = at.reshape(end, [0, 1, -1, 1], { label: "seen.ends" });
-    const keys = steps.range(size);
+    const keys = steps.range(seen);
     const below = steps.node("Less", [keys, ends], "seen.below");
     const start = (by: number): string => steps.node("Sub", [ends, at.writer.integers([by])], "seen.start");
     const outside = (by: number): string => steps.node("Less", [keys, start(by)], "seen.outside");
-    const seen = window === undefined
+    const visible = window === undefined
       ? below
       : steps.node("And", [below, steps.node("Not", [outside(window)], "seen.inside")], "seen");
     const [shown, hidden] = [0, -Infinity].map((value) => at.writer.scalar(value, at.elementType)) as [string, string];
-    const hiding = steps.node("Where", [seen, shown, hidden], "mask");
-    return bias === undefined
-      ? hiding
-      : steps.node("Add", [hiding, steps.widened(bias, { from: total, to: size })], "mask.biased");
+    const hiding = steps.node("Where", [visible, shown, hidden], "mask");
+    if (bias === undefined) return hiding;
+    const wide = seen === total ? bias : steps.widened(bias, { from: total, to: seen });
+    return steps.node("Add", [hiding, wide], "mask.biased");
   });
-  return { positions, rotation, size, follows, mask };
+  return { positions, rotation, size, follows, seen, mask };
 }
 
 /** Small computations with lengths. */

@@ -7,13 +7,15 @@
 import { floatAttribute } from "../../onnx/node.ts";
 import { isCached } from "../cache.ts";
 import type { BlockForm, CachedName } from "../types.ts";
+import { isLatent } from "../form.ts";
 import { outputScale } from "../matrices.ts";
 import { isPlain } from "../rows.ts";
 import { headsWidth, writeCache } from "./caches.ts";
-import { isLatent, latentContext, latentScores } from "./latent.ts";
+import { coreOf, latentContext, latentScores } from "./latent.ts";
+import { latentCache } from "./latent_cache.ts";
 import { writeHeadNorm } from "./head_norm.ts";
 import { elementTypeAt } from "../trace/element_type.ts";
-import { queryType } from "./rotated.ts";
+import { queryType, rotatedScores } from "./rotated.ts";
 import { inOwnRows } from "./rows.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
@@ -37,7 +39,8 @@ export function writeReducedQueryKey(at: SiteWriter, form: BlockForm): void {
         return at.matmul(left!, right!, { label: "scores", output });
       }
       const asIs = to === at.elementType;
-      const product = latentScores(at, form, { query: grouped, output: asIs ? output : undefined });
+      const z = latentCache(at, form, "key");
+      const product = latentScores(at, form, { query: grouped, z, output: asIs ? output : undefined });
       return asIs ? product : typed(at, product, { to, label: "scores.cast", output });
     },
   });
@@ -55,7 +58,10 @@ export function writeLatentKeys(at: SiteWriter, form: BlockForm): void {
     : at.node("Mul", [query, at.writer.scalar(alpha, queryType(at))], { label: "scale" });
   writeScores(at, form, {
     query: scaled,
-    product: (grouped, output) => latentScores(at, form, { query: grouped, output }),
+    product: (grouped, output) => {
+      const z = latentCache(at, form, "key");
+      return rotatedScores(at, form, { query: grouped, z, core: coreOf(at, form, "key"), output });
+    },
   });
 }
 
@@ -92,7 +98,10 @@ export function writeReducedValueOutput(at: SiteWriter, form: BlockForm): void {
   const label = "context.cast";
   const values = (): string => typed(at, cachedHeads(at, "value", form), { to: type, label });
   const product = isLatent(form, "value")
-    ? latentContext(at, form, typed(at, grouped, { from: type, label }))
+    ? latentContext(at, form, {
+      probabilities: typed(at, grouped, { from: type, label }),
+      z: latentCache(at, form, "value"),
+    })
     : typed(at, at.matmul(grouped, values(), { label: "context" }), { from: type, label });
   const context = groups < heads ? at.reshape(product, [0, heads, -1, 0], { label: "context.split" }) : product;
   const joined = at.reshape(at.transpose(context, [0, 2, 1, 3], "context.positions"), [0, 0, -1], {

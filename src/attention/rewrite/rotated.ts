@@ -22,7 +22,7 @@ import type { RotationTerm } from "../rotation_terms.ts";
 import type { BlockForm } from "../types.ts";
 import { gatherLast } from "./full_heads.ts";
 import { constant } from "./operands.ts";
-import { allCoefficients, pickedCoefficients } from "./rotation_cache.ts";
+import { allCoefficients, graphRotation, pickedCoefficients } from "./rotation_cache.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** Numbers of a head that are made in the same way: as many terms, coefficients at the same ones. */
@@ -95,7 +95,7 @@ function keysOf(
 
 /** What biases of keys add to the scores: by the coefficients of their positions, and the same for all positions. */
 function biasTerms(at: SiteWriter, form: BlockForm, query: string): (() => string)[] {
-  const { rotation: { terms, count, bias } } = at.rotated;
+  const { terms, count, bias } = graphRotation(at);
   if (bias === undefined) return [];
   const all = terms.flat().map(({ coefficient }) => coefficient);
   const project = (coefficients: readonly (number | undefined)[], label: string): string => {
@@ -116,7 +116,7 @@ function biasTerms(at: SiteWriter, form: BlockForm, query: string): (() => strin
 /** For each group, number of a head and coefficient the sum of the biases that it turns, with their scales: [G, h, n]. */
 function biasMatrix(at: SiteWriter, form: BlockForm, coefficients: readonly (number | undefined)[]): Float32Array {
   const { heads, headSize: h } = at.site.key;
-  const { rotation: { terms, bias } } = at.rotated;
+  const { terms, bias } = graphRotation(at);
   const repeat = heads / form.keyValueHeads;
   return Float32Array.from(
     Array.from(
@@ -135,7 +135,7 @@ function biasMatrix(at: SiteWriter, form: BlockForm, coefficients: readonly (num
 /** Numbers of a head by the way in which they are made. */
 function partsOf(at: SiteWriter): Part[] {
   const parts = new Map<string, { at: number[]; terms: (readonly RotationTerm[])[] }>();
-  for (const [j, terms] of at.rotated.rotation.terms.entries()) {
+  for (const [j, terms] of graphRotation(at).terms.entries()) {
     const way = terms.map(({ coefficient }) => coefficient === undefined ? "straight" : "turned").join(" ");
     const part = parts.get(way) ?? { at: [], terms: [] };
     part.at.push(j);

@@ -6,8 +6,16 @@
  */
 import { writeCache } from "./caches.ts";
 import { isEveryIndex } from "../matrices.ts";
+import type { GraphRotation } from "../rotation.ts";
 import { gatherLast } from "./full_heads.ts";
 import type { SiteWriter } from "./site_writer.ts";
+
+/** What the graph of a site does to its keys. */
+export function graphRotation(at: SiteWriter): GraphRotation {
+  const { rotation } = at.rotated;
+  if (rotation.inside) throw new TypeError("an operator rotates the keys");
+  return rotation;
+}
 
 /** z of all positions, [B, 1, S, r]. The cache that the model gives out holds their coefficients too, where this layer keeps them. */
 export function writeRotatedCache(at: SiteWriter, fresh: () => string, size: number | string): string {
@@ -44,7 +52,7 @@ export function pickedCoefficients(at: SiteWriter, index: readonly number[]): st
 
 /** Coefficients of the new tokens, [B, 1, T, count]. */
 function freshCoefficients(at: SiteWriter): string {
-  const { rotation: { coefficients, order } } = at.rotated;
+  const { coefficients, order } = graphRotation(at);
   const ones = at.writer.integers([1, 1, 1]);
   const shape = at.node("Concat", [at.size(at.site.key.projection.input, 0), ones], {
     label: "rotation.batch",

@@ -72,7 +72,7 @@ export class Identities {
     const made = node && (this.#moved(graph, node, name) ?? this.#along(graph, node, shape) ??
       this.#pointwise(graph, node, shape));
     if (made !== undefined) return made;
-    const value = this.#value(graph, name);
+    const value = this.value(graph, name);
     return Int32Array.from({ length: sizeOf(shape) }, (_, i) => this.#number(`${value}[${i}]`));
   }
 
@@ -155,7 +155,7 @@ export class Identities {
   }
 
   /** The number of a whole value: by what it is computed from. */
-  #value(graph: Graph, name: string): number {
+  value(graph: Graph, name: string): number {
     const scope = graph.scopeOf(name) ?? graph;
     const { index, values } = this.#graph(scope);
     let value = values.get(name);
@@ -175,7 +175,7 @@ export class Identities {
 
   /** What a node computes, from what. */
   #structure(graph: Graph, node: NodeProto): number {
-    const inputs = node.input.map((input) => input === "" ? "" : this.#value(graph, input));
+    const inputs = node.input.map((input) => input === "" ? "" : this.value(graph, input));
     const attributes = node.attribute.map(({ name, i, f, s, ints, floats, strings }) =>
       [name, i, f, s, ints, floats, strings].map(String).join(",")
     );

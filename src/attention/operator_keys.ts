@@ -1,0 +1,53 @@
+/**
+ * Keys that com.microsoft.GroupQueryAttention caches: the operator rotates what is projected itself, by tables and a position, or
+ * takes keys as they are. Tables that are constants and positions that it counts are known in every later call too; of others the
+ * numbers that a token met have to be kept.
+ *
+ * @module
+ */
+import { readGroupQuery, rotatedNumbers } from "./group_query.ts";
+import { isPlain } from "./rows.ts";
+import type { Site } from "./site.ts";
+import { readersOf } from "./space.ts";
+import type { Identities } from "./trace/identity.ts";
+import type { Tracer } from "./trace/tracer.ts";
+
+/** What a site's operator does to its keys. */
+export interface OperatorRotation {
+  readonly inside: true;
+  /** Numbers of a position's rotation that aren't known in later calls: its cosines and sines, or none. */
+  readonly count: number;
+  /** Equal for sites of one graph whose caches hold the same of those for the same positions; empty where there are none. */
+  readonly group: string;
+}
+
+/** What a site's operator does to its keys, or why they can't be made again from what they are projected from. */
+export function readOperatorKeys(
+  { tracer, identities }: { readonly tracer: Tracer; readonly identities: Identities },
+  site: Site,
+): OperatorRotation | string {
+  const { graph, key, fused } = site;
+  if (key.inexact !== undefined) return key.inexact;
+  const stream = key.projection.input;
+  if (key.order === undefined || !isPlain(key.order) || tracer.value(graph, stream).shape?.length !== 3) {
+    return `its input ${stream} isn't [batch, positions, hidden]`;
+  }
+  const { problem } = readersOf(tracer, site, ["key"]);
+  if (problem !== undefined) return problem;
+  const { rotary, lengths, total } = readGroupQuery(fused!.node);
+  if (rotary === undefined) return { inside: true, count: 0, group: "" };
+  const { cosine, sine, positions } = rotary;
+  const known = [cosine, sine].every((table) => tracer.value(graph, table).constant);
+  if (known && positions === undefined) return { inside: true, count: 0, group: "" };
+  const met = [lengths, total, cosine, sine, ...positions === undefined ? [] : [positions]];
+  const group = [identities.graph(graph), cachedPositions(site), ...met.map((name) => identities.value(graph, name))];
+  return { inside: true, count: rotatedNumbers(tracer, graph, rotary), group: group.join(" ") };
+}
+
+/** The name of the number of positions that a site's cache holds: some layers may keep fewer than others. */
+export function cachedPositions({ graph, key, fused, present }: Site): string {
+  const past = key.past ?? fused?.past.key;
+  const info = past === undefined ? graph.proto.output.find(({ name }) => name === present.key) : graph.input(past);
+  const { value, case: kind } = info?.type?.tensorType?.shape?.dim[2]?.value ?? {};
+  return kind === undefined || value === "" ? `those of ${info?.name}` : String(value);
+}

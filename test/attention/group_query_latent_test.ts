@@ -1,0 +1,70 @@
+/** com.microsoft.GroupQueryAttention with z in its cache: what is kept beside it, and for which graphs that is the same. */
+import { assertEquals, assertMatch } from "@std/assert/mod.js";
+import { findAttention, rewriteDense, rewriteFactored } from "../../src/attention/mod.ts";
+import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
+import { assertNear, largestValue } from "../support/close.ts";
+import { factoredForm } from "../support/factored.ts";
+import { nextPast } from "../support/fused_caches.ts";
+import { groupQueryModel, type GroupQueryOptions } from "../support/group_query.ts";
+import { feedsOf, firstPast, live, PLAIN } from "../support/group_query_calls.ts";
+import { integer, seededRandom } from "../support/random.ts";
+import { withRandomFactors } from "../support/random_model.ts";
+import { seeded } from "../support/random_tucker.ts";
+import { type Numbers, TestSession } from "../support/session.ts";
+
+/** Numbers of the keys' caches, with z wherever it can be. */
+function widthsOf(model: OnnxModel, layers: readonly number[]): string[] {
+  const blocks = findAttention(model).blocks.filter(({ layer }) => layers.includes(layer));
+  const forms = new Map(blocks.map((block) => [block.layer, factoredForm(block, 4, "latent")]));
+  const { model: rewritten } = rewriteFactored(model, forms, { factors: "inputs" });
+  return rewritten.proto.graph!.output.filter(({ name }) => name.endsWith(".key")).map(({ type }) =>
+    String(type!.tensorType!.shape!.dim.at(-1)!.value.value)
+  );
+}
+
+Deno.test("GroupQueryAttention keeps z alone where it counts positions, and else what tokens met once for all layers", () => {
+  const widths = (change: Partial<GroupQueryOptions>, layers = [0, 1]): string[] =>
+    widthsOf(groupQueryModel({ ...PLAIN, ...change }, seededRandom("group query, widths")), layers);
+  const [first, second] = ["layer0.r1", "layer1.r1"] as const;
+  assertEquals(widths({ rotated: 0 }), [first, second]);
+  assertEquals(widths({}), [first, second]);
+  assertEquals(widths({ positioned: true }), [`${first} + 16`, second]);
+  assertEquals(widths({ fed: true, headSize: 32 }), [`${first} + 16`, second]);
+  assertEquals(widths({ fed: true, positioned: true }, [1]), ["16", `${second} + 16`]);
+});
+
+Deno.test("GroupQueryAttention: a graph without a past fills the cache of z that a graph for later calls reads", async () => {
+  for (const change of [{}, { positioned: true }, { fed: true }, { rotated: 0 }]) {
+    const random = seededRandom(`group query, two graphs, ${JSON.stringify(change)}`);
+    const options: GroupQueryOptions = { ...PLAIN, ...change, biased: true };
+    const seed = integer(random, 1, 1e6);
+    const [prompt, later] = (["none", "grown"] as const).map((past) =>
+      groupQueryModel({ ...options, past }, seeded(seed))
+    ) as [OnnxModel, OnnxModel];
+    const forms = new Map(findAttention(later).blocks.map((block) => [block.layer, factoredForm(block, 4, "latent")]));
+    const { rewritten, feeds, ranks, weights } = withRandomFactors(later, forms, random);
+    await using dense = await TestSession.load(rewriteDense(later, weights));
+    await using first = await TestSession.load(rewriteFactored(prompt, forms, { factors: "inputs" }).model);
+    await using then = await TestSession.load(rewritten);
+    const calls = [{ tokens: 4, lengths: [4, 2], total: 4 }, { tokens: 1, lengths: [5, 3], total: 5 }];
+    let expected = firstPast(dense, options, { batch: 2, ranks, random });
+    let actual: Record<string, Numbers> = {};
+    for (const [i, call] of calls.entries()) {
+      const fed = feedsOf(options, call, random);
+      const wanted = await dense.run({}, { ...expected, ...fed });
+      const found = await (i === 0 ? first : then).run({}, { ...feeds, ...actual, ...fed });
+      [expected, actual] = [wanted, found].map(nextPast) as [typeof expected, typeof actual];
+      const numbers = live(wanted["y"]!, call);
+      const what = `${JSON.stringify(change)}, call ${i}`;
+      assertNear(live(found["y"]!, call), numbers, { atol: 1e-4 * largestValue(numbers), rtol: 0, what });
+    }
+  }
+});
+
+Deno.test("GroupQueryAttention: keys that are normed before it stay whole in the cache, for a reason that is told", async () => {
+  const model = await loadModel(new URL("../testdata/fused/qwen3-16/group_query.onnx", import.meta.url).pathname);
+  const [block] = findAttention(model).blocks;
+  assertEquals([block!.noLatentCacheBecause, block!.keyRotation], [undefined, undefined]);
+  assertMatch(block!.noLatentKeysBecause!, /^SimplifiedLayerNormalization .* changes it$/);
+  assertEquals(factoredForm(block!, 4, "latent").latent, ["value"]);
+});
