@@ -145,10 +145,7 @@ async function rankMatrices(
   const values = await spectra.matrices(matrices);
   if (together) return ranksTogether(matrices.map((matrix, i) => ({ matrix, values: values[i]! })), target);
   if (target.kind !== "energy") throw new TypeError("ranks by size were handled above");
-  return matrices.map((matrix, i) => {
-    const rank = Math.min(rankByEnergy(values[i]!, target.energy), ...matrix.shape);
-    return { matrix, rank };
-  });
+  return matrices.map((matrix, i) => ({ matrix, rank: rankByEnergy(values[i]!, target.energy) }));
 }
 
 /** The truncated attention matrices of a layer, as one task. */

@@ -204,6 +204,25 @@ Deno.test("auto takes for each layer the mode with the smallest error at that ra
   await Deno.remove(folder, { recursive: true });
 });
 
+Deno.test("auto cuts a common rank to the matrices of a single key head, which have fewer columns", async () => {
+  // d = 32, four query heads of 8 and one key head. Rank 11 of 32×32 matrices is what a ratio of 1.4 leaves.
+  const seed = testSeed();
+  const random = seeded(seed);
+  const model = await loadModel(oracleExports("gpt-bigcode")[0]!.path);
+  const { weights } = extractWeights(model, findAttention(model).blocks[0]!);
+  const planted = { ...weights, query: lowRank(32, 11, random), output: lowRank(32, 11, random) };
+  const folder = await Deno.makeTempDir();
+  await saveModel(rewriteDense(model, new Map([[0, planted]])), `${folder}/model.onnx`);
+  await using opened = await openTestCompressor(`${folder}/model.onnx`);
+  const { report } = await opened.compressor.compress(
+    resolveOptions({ mode: "auto", compressionRatio: 1.4, layers: "0" }),
+  );
+  const { mode, matrixRanks, relativeError } = report.layers[0]!;
+  assertEquals([mode, matrixRanks], ["laser", { q: 11, k: 8, v: 8, o: 11 }], `seed ${seed}`);
+  assert(relativeError < 1e-5, `seed ${seed}: ${relativeError}`);
+  await Deno.remove(folder, { recursive: true });
+});
+
 /** A random size×size matrix of a rank. */
 function lowRank(size: number, rank: number, random: () => number): Float32Array {
   const [left, right] = [0, 1].map(() => Float64Array.from({ length: size * rank }, () => random() - 0.5));
