@@ -5,7 +5,7 @@ import { TuckerdError } from "../../src/errors.ts";
 import { withFields } from "../../src/onnx/codec.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { makeNode } from "../../src/onnx/node.ts";
-import { DataType } from "../../src/onnx/tensor.ts";
+import { DataType, floatTensor, readFloats } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { factored } from "../support/factored.ts";
@@ -105,4 +105,57 @@ Deno.test("grouped heads that something else reads are refused below stack rank 
       () => rewriteDense(model, new Map([[0, unstackWeights(reconstruct(mixed), mixed)]])),
     ]
   ) assertMatch(assertThrows(run, TuckerdError).message, message);
+});
+
+/**
+ * Falcon, whose graph repeats key and value heads before it does anything else with them, with a bias and a scale behind the first
+ * layer's packed projection, and there the values' matrices equal to the keys': four matrices of stack rank 3.
+ */
+async function shiftedRepeats(random: () => number): Promise<OnnxModel> {
+  const original = await loadModel(oracleExports("falcon-new")[0]!.path);
+  const graph = original.proto.graph!;
+  const projection = graph.node.find(({ input }) => input[1] === "permute")!;
+  const [packed] = projection.output as [string];
+  // Columns are [2 groups, 2 query heads and a key and a value head, 8 numbers].
+  const weights = readFloats(graph.initializer.find(({ name }) => name === "permute")!, original.folder).slice();
+  const columns = 2 * 4 * 8;
+  for (let i = 0; i < weights.length; i++) {
+    if (Math.floor(i % columns / 8) % 4 === 3) weights[i] = weights[i - 8]!;
+  }
+  const bias = Float32Array.from({ length: columns }, () => random() - 0.5);
+  const initializer = [
+    ...graph.initializer.filter(({ name }) => name !== "permute"),
+    floatTensor("permute", [32, columns], weights),
+    floatTensor("packed.factor", [], Float32Array.of(1.5)),
+    floatTensor("packed.shift", [columns], bias),
+  ];
+  const nodes = [
+    withFields(projection, { output: ["packed.plain"] }),
+    makeNode("Mul", ["packed.plain", "packed.factor"], ["packed.scaled"]),
+    makeNode("Add", ["packed.scaled", "packed.shift"], [packed]),
+  ];
+  const node = graph.node.flatMap((each) => each === projection ? nodes : [each]);
+  return { ...original, proto: withFields(original.proto, { graph: withFields(graph, { node, initializer }) }) };
+}
+
+Deno.test("heads that a graph repeats at once keep their scale and their own biases at stack rank 3", async () => {
+  const seed = testSeed();
+  const model = await shiftedRepeats(seeded(seed));
+  const { weights } = extractWeights(model, findAttention(model).blocks[0]!);
+  const { hiddenSize: d, headSize: h, heads } = weights;
+  const identity = (n: number): Float64Array =>
+    Float64Array.from({ length: n * n }, (_, i) => i % (n + 1) === 0 ? 1 : 0);
+  const half = Math.SQRT1_2; // key and value are one direction of the stack
+  const u3 = Float64Array.of(1, 0, 0, 0, half, 0, 0, half, 0, 0, 0, 1);
+  const given = { d, h, heads, data: stackWeights(weights) };
+  const { model: rewritten, feeds } = factored(
+    model,
+    new Map([[0, projectOnto(given, { u1: identity(d), u2: identity(h), u3 })]]),
+  );
+  await using originalSession = await TestSession.load(model);
+  await using session = await TestSession.load(rewritten);
+  const { inputs } = oracleReference("falcon-new").cases[0]!;
+  const expected = (await originalSession.run(inputs))["logits"]!.data;
+  const actual = (await session.run(inputs, feeds))["logits"]!.data;
+  assertNear(actual, expected, { atol: 1e-4 * largestValue(expected), rtol: 0, what: `seed ${seed}` });
 });
