@@ -42,8 +42,8 @@ function cacheType(sites: readonly Site[]): number | undefined {
 
 function latentProblem(sites: readonly Site[]): string | undefined {
   if (!sites.some((site) => PARTS.some((name) => isCached(site, name)))) return "the graph has no key-value cache";
-  const inside = sites.map(({ cacheInsideBecause }) => cacheInsideBecause).find((because) => because !== undefined);
-  if (inside !== undefined) return inside;
+  const stays = sites.find(({ operatorStaysBecause }) => operatorStaysBecause !== undefined)?.operatorStaysBecause;
+  if (stays !== undefined) return stays;
   const turned = sites.some(({ query, key, value }) =>
     [query, key, value].some(({ order }) => order && !isPlain(order))
   );

@@ -67,8 +67,8 @@ export interface Site {
   readonly fused?: FusedOperator;
   /** The model's outputs that hold keys and values for the next call, [B, G, positions, h]; undefined without a cache. */
   readonly present: { readonly key: string | undefined; readonly value: string | undefined };
-  /** Why what an operator caches can't be written as plain operators; undefined if it can, or where there is none. */
-  readonly cacheInsideBecause?: string | undefined;
+  /** Why the operator can't be written as the plain ones that z needs; undefined if it can, or where there is none. */
+  readonly operatorStaysBecause?: string | undefined;
   /** Why query and key can't run in the small space; undefined if they can. */
   readonly queryKeyExpandedBecause: string | undefined;
   /** Why value and output can't run in the small space; undefined if they can. */
@@ -80,7 +80,7 @@ export interface Site {
 /** A site before it is known what may run in the small space. */
 export type SiteParts = Omit<
   Site,
-  "present" | "cacheInsideBecause" | "queryKeyExpandedBecause" | "valueOutputExpandedBecause" | "valueBiasInside"
+  "present" | "operatorStaysBecause" | "queryKeyExpandedBecause" | "valueOutputExpandedBecause" | "valueBiasInside"
 >;
 
 /** What the way through the softmax does to sums. */

@@ -65,7 +65,7 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
     site: {
       ...parts,
       present,
-      cacheInsideBecause: grouped ? inside : "an attention operator keeps its cache inside",
+      operatorStaysBecause: grouped ? inside : `it runs as ${operatorOf(node)}, which takes keys and values, not z`,
       queryKeyExpandedBecause: inside ?? rotated ?? queryKey ?? together,
       valueOutputExpandedBecause: inside ?? valueOutput ?? together,
     },
