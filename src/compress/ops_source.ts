@@ -131,7 +131,7 @@ export class OpsSource implements Disposable {
     }
   }
 
-  /** A GPU if it is faster than the CPU, which is measured: on small machines it often isn't. */
+  /** A GPU if it is faster than the CPU, which is measured: not every adapter is. */
   async #faster(gpu: TuckerOps): Promise<Opened> {
     const { cpu: makeCpu, trial } = this.#makers;
     const cpu = await makeCpu();
