@@ -73,7 +73,7 @@ export function constantNodeArray(node: NodeProto, folder: string): ConstantArra
 }
 
 /** All numbers of a stored tensor. */
-export function tensorArray(tensor: TensorProto, folder: string): ConstantArray {
+function tensorArray(tensor: TensorProto, folder: string): ConstantArray {
   const data = isFloating(tensor.dataType) ? readFloats(tensor, folder) : readIntegers(tensor, folder);
   return { shape: tensorShape(tensor), data, owned: isOwned(tensor, data) };
 }
