@@ -108,11 +108,12 @@ export function withMergedOutput(
 
 /**
  * Whether z can stand for key or value: both come from two factors; values run reduced, without a bias or norm of their own; keys run
- * reduced, or it is known how the graph rotates them.
+ * reduced, or it is known how the graph rotates them, and what norms them has heads of r2 numbers before it.
  */
 export function canBeLatent(block: AttentionBlock, form: BlockForm, name: CachedName): boolean {
+  const { keyRotation } = block;
   const able = name === "key"
-    ? isReduced(form, name) || block.keyRotation !== undefined
+    ? isReduced(form, name) || (keyRotation !== undefined && (!keyRotation.normed || form.key === "shared"))
     : isReduced(form, name) && block.valueBiasInside !== true && block.valueNormed !== true;
   return able && (form[name] === "shared" || form[name] === "pair");
 }

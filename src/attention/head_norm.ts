@@ -10,8 +10,8 @@ import type { HeadNorm, HeadView } from "./heads.ts";
 import { isMovement } from "./trace/movement.ts";
 import type { Tracer } from "./trace/tracer.ts";
 
-/** A value and the norm that stands between it and its product; undefined where there is another operator or none. */
-interface Normed {
+/** A norm and what it norms. */
+export interface Normed {
   /** Name of the heads before the norm, [..., h]. */
   readonly input: string;
   readonly norm: HeadNorm;
@@ -52,6 +52,15 @@ function normBehind(
     const from = node.input.find((input) => input !== "" && tracer.reaches(graph, input, projected));
     return from === undefined ? undefined : normBehind(tracer, graph, { name: from, headSize, projected });
   }
+  return normAt(tracer, graph, { node, headSize });
+}
+
+/** Reads a node as the last one of a norm in plain operators, x / √(mean(x²) + ε) over the last axis; undefined where it isn't. */
+export function normAt(
+  tracer: Tracer,
+  graph: Graph,
+  { node, headSize }: { readonly node: NodeProto; readonly headSize: number },
+): Normed | undefined {
   const operands = node.opType === "Mul" ? [node.input, node.input.toReversed()] : [node.input];
   for (const [heads, factor] of operands) {
     if (heads === undefined || factor === undefined) continue;
@@ -97,13 +106,17 @@ function meanSquare(
     const square = graph.producer(mean.input[0]!);
     const squared = (square?.opType === "Pow" && numberOf(tracer, graph, square.input[1]) === 2) ||
       (square?.opType === "Mul" && square.input[1] === heads);
-    const axes = intsAttribute(mean, "axes") ?? (mean.input[1] ? tracer.value(graph, mean.input[1]).data : undefined);
-    const rank = tracer.value(graph, heads).shape?.length;
-    const last = axes?.length === 1 && (axes[0] === -1 || axes[0] === rank! - 1);
-    const keeps = intAttribute(mean, "keepdims", 1) === 1;
-    if (squared && square!.input[0] === heads && last && keeps) return { epsilon, mean };
+    if (squared && square!.input[0] === heads && isMeanOfLast(tracer, graph, mean)) return { epsilon, mean };
   }
   return undefined;
+}
+
+/** Whether a ReduceMean runs over the last axis alone, and keeps it. */
+export function isMeanOfLast(tracer: Tracer, graph: Graph, mean: NodeProto): boolean {
+  const axes = intsAttribute(mean, "axes") ?? (mean.input[1] ? tracer.value(graph, mean.input[1]).data : undefined);
+  const rank = tracer.value(graph, mean.input[0]!).shape?.length;
+  const last = axes?.length === 1 && (axes[0] === -1 || axes[0] === rank! - 1);
+  return last && intAttribute(mean, "keepdims", 1) === 1;
 }
 
 /** A constant of one number. */

@@ -4,12 +4,15 @@
  *
  *     number j of a head at position s = Σ coefficient(s) · scale · (projected number + its bias), one term or two
  *
+ * Heads may be normed before: then projected numbers are those that the norm has made of them.
+ *
  * Coefficients are the same for all heads: cosines and sines of the position's angles, as the graph computes them for the new
  * tokens of a call. They are all that has to be kept of a position, besides what keys are projected from, to make its keys again.
  *
  * @module
  */
 import { type CoefficientPlaces, type Coefficients, readCoefficients } from "./coefficients.ts";
+import { findKeyNorm, type KeyNorm } from "./key_norm.ts";
 import { readKeyOperand } from "./key_operand.ts";
 import { cachedPositions, type OperatorRotation, readOperatorKeys } from "./operator_keys.ts";
 import { readTurned, TermReader, type Turned } from "./rotation_terms.ts";
@@ -27,6 +30,8 @@ export type KeyRotation = GraphRotation | OperatorRotation;
 /** What the graph does to keys, from the projection to the product with the queries. */
 export interface GraphRotation extends Omit<Turned, "identities" | "places"> {
   readonly inside?: undefined;
+  /** What each head of the projection goes through first. */
+  readonly norm: KeyNorm | undefined;
   /** Where the coefficients of new tokens are found; none where nothing depends on positions. */
   readonly coefficients: readonly Coefficients[];
   /** For each coefficient its place in those, one behind the other. */
@@ -52,9 +57,13 @@ function readRotation({ tracer, identities }: RotationReader, site: Site): Graph
   if (turned || stream?.length !== 3) {
     return `its input ${key.projection.input} isn't [batch, positions, hidden]`;
   }
-  const { problem } = readersOf(tracer, site, ["key"]);
+  const normed = key.inexact === undefined
+    ? undefined
+    : findKeyNorm(tracer, site, graph.producer(site.scores)!.input[1]!);
+  if (typeof normed === "string") return normed;
+  const { problem } = readersOf(tracer, site, ["key"], normed?.means);
   if (problem !== undefined) return problem;
-  const linear = new LinearTracer(tracer, key.projection.node);
+  const linear = new LinearTracer(tracer, key.projection.node, normed?.start);
   const operand = readKeyOperand(tracer, linear, site);
   if (typeof operand === "string") return operand;
   const source = tracer.trace(key.projection.graph, key.projection.node.output[0]!)!;
@@ -70,7 +79,7 @@ function readRotation({ tracer, identities }: RotationReader, site: Site): Graph
   const { identities: numbers, places, ...rest } = rotated;
   const count = places.length;
   const group = count === 0 ? "" : [identities.graph(graph), cachedPositions(site), ...numbers].join(" ");
-  return { ...rest, ...found, count, group };
+  return { ...rest, ...found, norm: normed?.norm, count, group };
 }
 
 /** What all sites of a block do to their keys, or why those can't be made from z. */
@@ -84,17 +93,19 @@ export function describeRotation(
   const rotations = read.filter((rotation) => typeof rotation !== "string");
   const problem = read.find((rotation) => typeof rotation === "string") ?? conflict(rotations);
   if (problem !== undefined) return { noLatentKeysBecause: problem };
-  const [{ count }] = rotations as [KeyRotation];
+  const [first] = rotations as [KeyRotation];
+  const { count } = first;
   const group = count === 0 ? "" : rotations.map((rotation) => rotation.group).join("; ");
-  return { rotations, keyRotation: { coefficients: count, group } };
+  const normed = !first.inside && first.norm !== undefined;
+  return { rotations, keyRotation: { coefficients: count, group, ...normed ? { normed } : {} } };
 }
 
 /** Why one site can't read what another has kept; undefined if it can. */
 function conflict([first, ...others]: readonly KeyRotation[]): string | undefined {
   const way = (rotation: KeyRotation): string => {
     if (rotation.inside) return `inside, ${rotation.count}`;
-    const { terms, bias, multiple } = rotation;
-    return JSON.stringify([terms, bias && [...bias], multiple]);
+    const { norm, terms, bias, multiple } = rotation;
+    return JSON.stringify([norm, terms, bias && [...bias], multiple]);
   };
   return others.every((other) => way(other) === way(first!))
     ? undefined

@@ -133,11 +133,14 @@ function pastProblem(tracer: Tracer, graph: Graph, view: HeadView): string | und
 /**
  * Who else reads some of query, key and value on their way to the two products: a reader would see the original numbers, so
  * the block must keep them at full size. Reading shapes doesn't count, and the cache that the model gives out is told apart.
+ *
+ * @param known readers that don't count either
  */
 export function readersOf(
   tracer: Tracer,
   site: SiteParts,
   names: readonly ("query" | "key" | "value")[],
+  known: readonly NodeProto[] = [],
 ): { cached: Partial<Site["present"]>; problem: string | undefined } {
   const { graph } = site;
   const cached: Partial<{ key: string; value: string }> = {};
@@ -152,7 +155,7 @@ export function readersOf(
     for (const { node, graph: user } of graph.uses(name)) {
       if (node.opType === "Shape" || node.opType === "Size") continue;
       const follows = isMovement(node) || isElementwise(node) || isNorm(node) || makes(node, site) ||
-        node === site.value.norm?.mean;
+        node === site.value.norm?.mean || known.includes(node);
       if (user !== graph || !follows || tracer.projection(graph, node) !== undefined) {
         problem ??= `${node.opType} (${node.name || node.output[0]}) reads ${name} too`;
       }

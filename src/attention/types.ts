@@ -105,6 +105,8 @@ export interface RotationSizes {
   readonly coefficients: number;
   /** Equal for blocks whose keys are rotated by the same coefficients; empty where there are none. */
   readonly group: string;
+  /** Heads are normed first: that can be done to keys from the shared subspace only, whose heads have r2 numbers. */
+  readonly normed?: true;
 }
 
 /** A softmax or fused attention operator that is left exactly as it is. */

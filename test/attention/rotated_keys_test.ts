@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert/mod.js";
 import { findAttention, rewriteDense, rewriteFactored, structureKey } from "../../src/attention/mod.ts";
 import { analyse } from "../../src/attention/find.ts";
+import { canBeLatent } from "../../src/attention/form.ts";
 import type { Projection } from "../../src/attention/trace/projection.ts";
 import type { BlockForm } from "../../src/attention/types.ts";
 import { Graph } from "../../src/onnx/graph.ts";
@@ -33,6 +34,24 @@ const KNOWN: Readonly<Record<string, RotaryDecoder & { readonly coefficients: nu
   "angles that grow slower with every call": { ...llama, dynamic: true, coefficients: 8 },
   "a product with a scale of its own": { ...llama, fusedProduct: true, coefficients: 8 },
   "float16 with scores in float32": { ...llama, rotated: 4, half: true, coefficients: 4 },
+  "keys normed in plain operators": { ...llama, norm: "plain", coefficients: 8 },
+  "keys normed about their mean": { ...llama, rotated: 4, norm: "centred", coefficients: 4 },
+  "halved keys, normed about their mean": {
+    ...llama,
+    interleaved: true,
+    norm: "centred",
+    halved: true,
+    coefficients: 8,
+  },
+  "keys normed by LayerNormalization": { ...llama, rotated: 4, norm: "LayerNormalization", coefficients: 4 },
+  "halved keys, normed by SimplifiedLayerNormalization": {
+    ...llama,
+    norm: "SimplifiedLayerNormalization",
+    halved: true,
+    coefficients: 8,
+  },
+  "normed keys without rotation": { ...llama, rotated: 0, norm: "plain", coefficients: 0 },
+  "normed keys in float16": { ...llama, rotated: 4, norm: "plain", half: true, coefficients: 4 },
   "no rotation": { ...llama, rotated: 0, coefficients: 0 },
   "no rotation, keys with a bias": { ...llama, rotated: 0, bias: true, coefficients: 0 },
   "layers that are rotated differently": { ...llama, thetas: [10000, 500, 10000], coefficients: 8 },
@@ -220,6 +239,16 @@ for (const [otherwise, reason] of Object.entries(REFUSED) as [keyof typeof REFUS
     }
   });
 }
+
+Deno.test("normed keys stay at full size without heads of r2 numbers, and with a bias before the norm", () => {
+  const [block] = findAttention(rotaryDecoder({ ...llama, norm: "plain" })).blocks;
+  assertEquals([canBeLatent(block!, LATENT, "key"), canBeLatent(block!, KEYS, "key")], [true, false]);
+  const { blocks } = findAttention(rotaryDecoder({ ...llama, norm: "SimplifiedLayerNormalization", bias: true }));
+  for (const { keyRotation, noLatentKeysBecause } of blocks) {
+    assertEquals(keyRotation, undefined);
+    assertMatch(noLatentKeysBecause!, /^a bias stands before the norm of its keys/);
+  }
+});
 
 Deno.test("branches that rotate keys differently don't share z", async () => {
   const { path } = oracleExports("llama-gqa").find(({ file }) => file === "onnx-decoders/decoder_model_merged.onnx")!;

@@ -15,6 +15,9 @@ import { seeded } from "./random_tucker.ts";
 /** Hidden size, query heads, key and value heads, head size. */
 export const [D, H, G, SIZE] = [24, 4, 2, 8];
 
+/** So large beside the mean of squares that it shows where it is left out. */
+const EPSILON = 0.05;
+
 /** What a decoder does to its keys. */
 export interface RotaryDecoder {
   /** Base of the angles of each layer. */
@@ -37,6 +40,10 @@ export interface RotaryDecoder {
   readonly flipped?: true;
   /** Scores come from ONNX Runtime's product with a scale and a transposition of its own. */
   readonly fusedProduct?: true;
+  /** Keys are normed before they are rotated: in plain operators, about their mean or not, or by an operator. */
+  readonly norm?: "plain" | "centred" | "LayerNormalization" | "SimplifiedLayerNormalization";
+  /** Keys are halved before they are normed. */
+  readonly halved?: true;
   /** Everything in float16 but angles and scores. */
   readonly half?: true;
   /** Something else is done to keys, so that they can't be made from z and coefficients. */
@@ -160,7 +167,9 @@ class Writer {
     const plain = project(G);
     const biased = bias ? this.node("Add", [plain, this.matrix(G * SIZE)]) : plain;
     const split = heads(biased, G);
-    const own = otherwise === "norm"
+    const own = decoder.norm !== undefined
+      ? this.#normed(decoder, split)
+      : otherwise === "norm"
       ? this.node("Div", [split, this.node("ReduceMean", [this.node("Mul", [split, split])], { axes: [-1n] })])
       : otherwise === "squared"
       ? this.node("Pow", [split, this.scalar(2)])
@@ -191,6 +200,28 @@ class Writer {
     const context = this.node("Transpose", [this.node("MatMul", [weights, seen])], { perm: [0n, 2n, 1n, 3n] });
     const merged = this.node("Reshape", [context, this.integers(0, 0, H * SIZE)]);
     return this.node("Add", [x, this.node("MatMul", [merged, this.matrix(H * SIZE, D)])]);
+  }
+
+  /** Heads normed in float32, with a gain and, where they are centred, a shift. */
+  #normed({ norm, halved }: RotaryDecoder, heads: string): string {
+    const input = halved ? this.node("Mul", [heads, this.cast(this.scalar(0.5), this.type)]) : heads;
+    const [gain, shift] = [this.matrix(SIZE), this.matrix(SIZE)];
+    if (norm === "LayerNormalization") {
+      return this.node(norm, [input, gain, shift], { axis: -1n, epsilon: EPSILON });
+    }
+    if (norm === "SimplifiedLayerNormalization") {
+      return this.node(norm, [input, gain], { axis: -1n, epsilon: EPSILON });
+    }
+    const full = this.cast(input, DataType.FLOAT);
+    const mean = (value: string): string => this.node("ReduceMean", [value], { axes: [-1n] });
+    const numbers = norm === "centred" ? this.node("Sub", [full, mean(full)]) : full;
+    const square = this.node("Pow", [numbers, this.scalar(2)]);
+    const root = this.node("Sqrt", [this.node("Add", [mean(square), this.scalar(EPSILON)])]);
+    const divided = norm === "centred"
+      ? this.node("Div", [numbers, root])
+      : this.node("Mul", [numbers, this.node("Div", [this.scalar(1), root])]);
+    const scaled = this.node("Mul", [gain, this.cast(divided, this.type)]);
+    return norm === "centred" ? this.node("Add", [scaled, shift]) : scaled;
   }
 
   /** Products of queries and keys, in float32, with the scale. */

@@ -7,7 +7,7 @@
  *     key j = cos_j ⊙ (k̃ E_j) + sin_j ⊙ (k̃ E_j')        what is rotated, j' being the other of its pair
  *     scores = Σ q_j · key_j + (q_p E_pᵀ) k̃ᵀ             numbers p of a head that aren't rotated stay in r2
  *
- * A key's bias b is rotated too: as cos_j b_j + sin_j b_j' it makes one number of the query for each coefficient, (q b) (cos, sin)ᵀ, so
+ * Keys that are normed first are so in the small space (`key_norm.ts`): k̃ is what comes of that. A key's bias b is rotated too: as cos_j b_j + sin_j b_j' it makes one number of the query for each coefficient, (q b) (cos, sin)ᵀ, so
  * that no key is added to.
  *
  * Coefficients are the graph's own, of new tokens in the call in which they come: positions, paddings and scalings that change
@@ -21,6 +21,7 @@ import { isEveryIndex } from "../matrices.ts";
 import type { RotationTerm } from "../rotation_terms.ts";
 import type { BlockForm } from "../types.ts";
 import { gatherLast } from "./full_heads.ts";
+import { normedExpand, normedKeys } from "./key_norm.ts";
 import { constant } from "./operands.ts";
 import { allCoefficients, graphRotation, pickedCoefficients } from "./rotation_cache.ts";
 import type { SiteWriter } from "./site_writer.ts";
@@ -43,13 +44,13 @@ export function rotatedScores(
     readonly output: string | undefined;
   },
 ): string {
-  const small = form.key === "shared" ? at.matmul(z, core, { label: "key.small" }) : undefined;
+  const small = form.key === "shared" ? smallKeys(at, z, core) : undefined;
   const products = [
     ...partsOf(at).map((part, i) => (name?: string): string => {
       const own = ownNumbers(at, query, part, `query.part${i}`);
       const label = `scores.part${i}`;
       if (small !== undefined && isPlain(part)) {
-        const expand = columnsOf(at, at.factor("key.expand"), { part, term: 0, label: `key.expand.part${i}` });
+        const expand = columnsOf(at, keyExpand(at), { part, term: 0, label: `key.expand.part${i}` });
         const reduce = typed(at, at.transpose(expand, [1, 0], `key.reduce.part${i}`));
         const reduced = at.matmul(own, reduce, { label: `query.small${i}` });
         return times(at, reduced, small, { label, output: name });
@@ -67,6 +68,19 @@ export function rotatedScores(
     }), first());
 }
 
+/** Heads in r2 numbers, normed where the graph norms them, [B, G, S, r2]. */
+function smallKeys(at: SiteWriter, z: string, core: string): string {
+  const heads = at.matmul(z, core, { label: "key.small" });
+  const { norm } = graphRotation(at);
+  return norm === undefined ? heads : normedKeys(at, heads, norm);
+}
+
+/** What makes h numbers of r2, [r2, h]. */
+function keyExpand(at: SiteWriter): string {
+  const { norm } = graphRotation(at);
+  return norm === undefined ? at.factor("key.expand") : normedExpand(at, norm);
+}
+
 /** Numbers of a part for all positions, without biases: [B, G, S, n]. */
 function keysOf(
   at: SiteWriter,
@@ -82,7 +96,7 @@ function keysOf(
     const named = `${label}.term${term}`;
     const projected = small === undefined
       ? at.matmul(z, columnsOf(at, core, { part, term, label: `${named}.core` }), { label: named })
-      : at.matmul(small, columnsOf(at, at.factor("key.expand"), { part, term, label: `${named}.expand` }), {
+      : at.matmul(small, columnsOf(at, keyExpand(at), { part, term, label: `${named}.expand` }), {
         label: named,
       });
     const index = part.terms.map((terms) => terms[term]!.coefficient);

@@ -23,6 +23,17 @@ export interface CoefficientSource {
   readonly base: number;
 }
 
+/** A value between the projection and the traced ones that stands for it: its elements are terms of their own. */
+export interface LinearStart {
+  readonly name: string;
+  /** Which element of the projection each of its elements carries, on the way of no other. */
+  readonly trace: Trace;
+  /** What they are multiplied by and what is added then, for each of the last axis' `size` places; 1 and 0 where undefined. */
+  readonly gain: ArrayLike<number> | undefined;
+  readonly shift: ArrayLike<number> | undefined;
+  readonly size: number;
+}
+
 /** A `LinearTrace` that is worked out for an element when it is asked for: values on the way take no memory. */
 interface LazyTrace {
   readonly shape: readonly number[];
@@ -34,13 +45,16 @@ interface LazyTrace {
 export class LinearTracer {
   readonly #tracer: Tracer;
   readonly #node: NodeProto;
+  readonly #start: LinearStart | undefined;
   readonly #known = new Map<Graph, Map<string, LazyTrace | undefined>>();
   readonly #sources: CoefficientSource[] = [];
   #problem: string | undefined;
 
-  constructor(tracer: Tracer, node: NodeProto) {
+  /** @param start what stands for the projection, where something does: nothing else may carry its elements then */
+  constructor(tracer: Tracer, node: NodeProto, start?: LinearStart) {
     this.#tracer = tracer;
     this.#node = node;
+    this.#start = start;
   }
 
   /** The first operator that isn't linear or isn't understood, once a trace came out undefined. */
@@ -80,7 +94,9 @@ export class LinearTracer {
   #follow(graph: Graph, name: string): LazyTrace | undefined {
     const trace = this.#tracer.trace(graph, name);
     if (trace === undefined) return undefined;
-    if (trace.inexact === undefined) return exact(trace);
+    if (name === this.#start?.name) return started(this.#start);
+    const unstarted = this.#start !== undefined && this.#tracer.reaches(graph, name, this.#node);
+    if (trace.inexact === undefined && !unstarted) return exact(trace);
     const node = graph.producer(name);
     if (node === undefined) return undefined;
     const followed = this.#moved(graph, node, name) ?? this.#combined(graph, node, trace.shape);
@@ -114,7 +130,12 @@ export class LinearTracer {
     switch (node.opType) {
       case "Add":
       case "Sub":
-        return first && second ? this.#sum(graph, node, shape) : undefined;
+        if (first && second) return this.#sum(graph, node, shape);
+        return first
+          ? this.#shifted(graph, node, { linear: a, by: b, shape })
+          : second && node.opType === "Add"
+          ? this.#shifted(graph, node, { linear: b, by: a, shape })
+          : undefined;
       case "Mul":
         if (first && second) return undefined;
         return first
@@ -144,6 +165,24 @@ export class LinearTracer {
       return fits;
     };
     return { shape, add };
+  }
+
+  /** Plus or minus numbers that are known. */
+  #shifted(
+    graph: Graph,
+    node: NodeProto,
+    { linear, by, shape }: { readonly linear: string; readonly by: string; readonly shape: readonly number[] },
+  ): LazyTrace | undefined {
+    const known = this.#numbers(graph, by);
+    if (known === undefined) return undefined;
+    const places = broadcastIndex(known.shape, shape);
+    const sign = node.opType === "Sub" ? -1 : 1;
+    const shift = (element: number, to: LinearTerms, start: number): boolean => {
+      const single = to.shiftFrom(start, sign * known.data[places[element]!]!);
+      if (!single) this.#refuse(node);
+      return single;
+    };
+    return this.#mapped(graph, linear, { shape, by: shift });
   }
 
   #product(
@@ -235,6 +274,15 @@ function exact({ shape, origin, scale, offset }: Trace): LazyTrace {
   const add = (element: number, to: LinearTerms): true => {
     const [from, shift] = [origin[element]!, offset[element]!];
     if (from !== -1 || shift !== 0) to.push(from, scale[element]!, shift);
+    return true;
+  };
+  return { shape, add };
+}
+
+/** Elements that stand for those of the projection, each one term. */
+function started({ trace: { shape, origin }, gain, shift, size }: LinearStart): LazyTrace {
+  const add = (element: number, to: LinearTerms): true => {
+    to.push(origin[element]!, gain?.[element % size] ?? 1, shift?.[element % size] ?? 0);
     return true;
   };
   return { shape, add };

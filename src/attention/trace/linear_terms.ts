@@ -55,6 +55,13 @@ export class LinearTerms {
     }
   }
 
+  /** Adds a number to the one term from `start` on; false where there are others, or it has a coefficient: the number would need its own term. */
+  shiftFrom(start: number, by: number): boolean {
+    const single = this.#length === start + 1 && this.coefficient[start] === -1;
+    if (single) this.offset[start]! += by;
+    return single;
+  }
+
   /** Multiplies the terms from `start` on by a coefficient; false where one has another, since a product of both is no element of any value. */
   turnFrom(start: number, coefficient: number): boolean {
     for (let at = start; at < this.#length; at++) {
