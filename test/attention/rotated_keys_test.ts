@@ -210,6 +210,8 @@ const REFUSED: Readonly<Record<NonNullable<RotaryDecoder["otherwise"]>, RegExp>>
   "all positions": /^the keys .* don't begin with those of the cache as they are$/,
   window: /^the keys .* don't begin with those of the cache as they are$/,
   "per head": /^its heads and positions aren't all rotated in the same way$/,
+  "added to its norm": /^MatMul .* is no part of a rotation$/,
+  "shifted behind a coefficient": /^Add .* is no part of a rotation$/,
   "given out unrotated": /^the cache present\.0\.key holds other keys than the product of the scores reads$/,
 };
 
@@ -248,6 +250,15 @@ Deno.test("normed keys stay at full size without heads of r2 numbers, and with a
     assertEquals(keyRotation, undefined);
     assertMatch(noLatentKeysBecause!, /^a bias stands before the norm of its keys/);
   }
+});
+
+Deno.test("layers that share their matrices make keys from z where they norm them alike", () => {
+  const reasons = (epsilons: readonly number[]): (string | undefined)[] => {
+    const decoder: RotaryDecoder = { ...llama, thetas: [10000, 10000], norm: "plain", shared: true, epsilons };
+    return findAttention(rotaryDecoder(decoder)).blocks.map(({ noLatentKeysBecause }) => noLatentKeysBecause);
+  };
+  assertEquals(reasons([0.05, 0.05]), [undefined]);
+  assertEquals(reasons([0.05, 0.06]), ["the graph's branches don't rotate its keys in the same way"]);
 });
 
 Deno.test("branches that rotate keys differently don't share z", async () => {

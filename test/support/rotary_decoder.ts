@@ -47,7 +47,19 @@ export interface RotaryDecoder {
   /** Everything in float16 but angles and scores. */
   readonly half?: true;
   /** Something else is done to keys, so that they can't be made from z and coefficients. */
-  readonly otherwise?: "norm" | "all positions" | "window" | "per head" | "squared" | "given out unrotated";
+  readonly otherwise?:
+    | "norm"
+    | "all positions"
+    | "window"
+    | "per head"
+    | "squared"
+    | "given out unrotated"
+    | "added to its norm"
+    | "shifted behind a coefficient";
+  /** All layers have the same matrices. */
+  readonly shared?: true;
+  /** What is added under the norm's root in each layer. */
+  readonly epsilons?: readonly number[];
 }
 
 /**
@@ -112,6 +124,7 @@ class Writer {
   readonly nodes: NodeProto[] = [];
   readonly tensors: TensorProto[] = [];
   readonly #random = seeded(5);
+  readonly #weights = new Map<string, string>();
   #count = 0;
 
   /** @param type of weights and streams */
@@ -160,21 +173,36 @@ class Writer {
       this.node("Transpose", [this.node("Reshape", [input, this.integers(0, 0, count, SIZE)])], {
         perm: [0n, 2n, 1n, 3n],
       });
-    const project = (count: number): string => this.node("MatMul", [x, this.matrix(D, count * SIZE)]);
+    const weight = (role: string, rows: number, columns: number): string => {
+      const known = decoder.shared && this.#weights.get(role);
+      const name = known || this.matrix(rows, columns);
+      this.#weights.set(role, name);
+      return name;
+    };
+    const project = (role: string, count: number): string => this.node("MatMul", [x, weight(role, D, count * SIZE)]);
     const turned = (value: string, all: boolean): string =>
       this.rotate(decoder, { value, theta, all, perHead: otherwise === "per head" });
-    const query = this.rotate(decoder, { value: heads(project(H), H), theta, all: false, perHead: false });
-    const plain = project(G);
+    const query = this.rotate(decoder, { value: heads(project("query", H), H), theta, all: false, perHead: false });
+    const plain = project("key", G);
     const biased = bias ? this.node("Add", [plain, this.matrix(G * SIZE)]) : plain;
     const split = heads(biased, G);
+    const epsilon = decoder.epsilons?.[layer] ?? EPSILON;
     const own = decoder.norm !== undefined
-      ? this.#normed(decoder, split)
+      ? this.#normed(decoder, split, epsilon)
+      : otherwise === "added to its norm"
+      ? this.node("Add", [split, this.#normed({ ...decoder, norm: "plain" }, split, epsilon)])
+      : otherwise === "shifted behind a coefficient"
+      ? this.node("Add", [
+        this.node("Mul", [split, this.#coefficients(decoder, { theta, all: false })[0]!]),
+        this.matrix(SIZE),
+      ])
       : otherwise === "norm"
       ? this.node("Div", [split, this.node("ReduceMean", [this.node("Mul", [split, split])], { axes: [-1n] })])
       : otherwise === "squared"
       ? this.node("Pow", [split, this.scalar(2)])
       : split;
-    const fresh = otherwise === "all positions" ? own : turned(own, false);
+    const whole = otherwise === "all positions" || otherwise === "shifted behind a coefficient";
+    const fresh = whole ? own : turned(own, false);
     const [pastKey, pastValue] = ["key", "value"].map((part) => `past_key_values.${layer}.${part}`) as [string, string];
     const present = `present.${layer}.key`;
     const past = otherwise === "window" ? this.slice(pastKey, 2, { start: -5 }) : pastKey;
@@ -186,7 +214,12 @@ class Writer {
     );
     if (otherwise === "given out unrotated") this.node("Concat", [pastKey, own], { axis: 2n }, present);
     const keys = otherwise === "all positions" ? turned(joined, true) : joined;
-    const values = this.node("Concat", [pastValue, heads(project(G), G)], { axis: 2n }, `present.${layer}.value`);
+    const values = this.node(
+      "Concat",
+      [pastValue, heads(project("value", G), G)],
+      { axis: 2n },
+      `present.${layer}.value`,
+    );
     const repeated = (value: string): string => {
       const groups = this.node("Unsqueeze", [value, this.integers(2)]);
       const tiled = this.node("Tile", [groups, this.integers(1, 1, H / G, 1, 1)]);
@@ -199,24 +232,24 @@ class Writer {
     const seen = repeated(otherwise === "window" ? this.slice(values, 2, { start: -6 }) : values);
     const context = this.node("Transpose", [this.node("MatMul", [weights, seen])], { perm: [0n, 2n, 1n, 3n] });
     const merged = this.node("Reshape", [context, this.integers(0, 0, H * SIZE)]);
-    return this.node("Add", [x, this.node("MatMul", [merged, this.matrix(H * SIZE, D)])]);
+    return this.node("Add", [x, this.node("MatMul", [merged, weight("output", H * SIZE, D)])]);
   }
 
   /** Heads normed in float32, with a gain and, where they are centred, a shift. */
-  #normed({ norm, halved }: RotaryDecoder, heads: string): string {
+  #normed({ norm, halved }: RotaryDecoder, heads: string, epsilon: number): string {
     const input = halved ? this.node("Mul", [heads, this.cast(this.scalar(0.5), this.type)]) : heads;
     const [gain, shift] = [this.matrix(SIZE), this.matrix(SIZE)];
     if (norm === "LayerNormalization") {
-      return this.node(norm, [input, gain, shift], { axis: -1n, epsilon: EPSILON });
+      return this.node(norm, [input, gain, shift], { axis: -1n, epsilon });
     }
     if (norm === "SimplifiedLayerNormalization") {
-      return this.node(norm, [input, gain], { axis: -1n, epsilon: EPSILON });
+      return this.node(norm, [input, gain], { axis: -1n, epsilon });
     }
     const full = this.cast(input, DataType.FLOAT);
     const mean = (value: string): string => this.node("ReduceMean", [value], { axes: [-1n] });
     const numbers = norm === "centred" ? this.node("Sub", [full, mean(full)]) : full;
     const square = this.node("Pow", [numbers, this.scalar(2)]);
-    const root = this.node("Sqrt", [this.node("Add", [mean(square), this.scalar(EPSILON)])]);
+    const root = this.node("Sqrt", [this.node("Add", [mean(square), this.scalar(epsilon)])]);
     const divided = norm === "centred"
       ? this.node("Div", [numbers, root])
       : this.node("Mul", [numbers, this.node("Div", [this.scalar(1), root])]);
