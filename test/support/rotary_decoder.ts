@@ -173,13 +173,8 @@ class Writer {
       this.node("Transpose", [this.node("Reshape", [input, this.integers(0, 0, count, SIZE)])], {
         perm: [0n, 2n, 1n, 3n],
       });
-    const weight = (role: string, rows: number, columns: number): string => {
-      const known = decoder.shared && this.#weights.get(role);
-      const name = known || this.matrix(rows, columns);
-      this.#weights.set(role, name);
-      return name;
-    };
-    const project = (role: string, count: number): string => this.node("MatMul", [x, weight(role, D, count * SIZE)]);
+    const project = (role: string, count: number): string =>
+      this.node("MatMul", [x, this.#weight(decoder, role, D, count * SIZE)]);
     const turned = (value: string, all: boolean): string =>
       this.rotate(decoder, { value, theta, all, perHead: otherwise === "per head" });
     const query = this.rotate(decoder, { value: heads(project("query", H), H), theta, all: false, perHead: false });
@@ -190,7 +185,7 @@ class Writer {
     const own = decoder.norm !== undefined
       ? this.#normed(decoder, split, epsilon)
       : otherwise === "added to its norm"
-      ? this.node("Add", [split, this.#normed({ ...decoder, norm: "plain" }, split, epsilon)])
+      ? this.node("Add", [this.#normed({ ...decoder, norm: "plain" }, split, epsilon), split])
       : otherwise === "shifted behind a coefficient"
       ? this.node("Add", [
         this.node("Mul", [split, this.#coefficients(decoder, { theta, all: false })[0]!]),
@@ -232,13 +227,22 @@ class Writer {
     const seen = repeated(otherwise === "window" ? this.slice(values, 2, { start: -6 }) : values);
     const context = this.node("Transpose", [this.node("MatMul", [weights, seen])], { perm: [0n, 2n, 1n, 3n] });
     const merged = this.node("Reshape", [context, this.integers(0, 0, H * SIZE)]);
-    return this.node("Add", [x, this.node("MatMul", [merged, weight("output", H * SIZE, D)])]);
+    return this.node("Add", [x, this.node("MatMul", [merged, this.#weight(decoder, "output", H * SIZE, D)])]);
+  }
+
+  /** A matrix of one layer, or of all. */
+  #weight({ shared }: RotaryDecoder, role: string, ...shape: readonly number[]): string {
+    const known = shared ? this.#weights.get(role) : undefined;
+    const name = known ?? this.matrix(...shape);
+    this.#weights.set(role, name);
+    return name;
   }
 
   /** Heads normed in float32, with a gain and, where they are centred, a shift. */
-  #normed({ norm, halved }: RotaryDecoder, heads: string, epsilon: number): string {
+  #normed(decoder: RotaryDecoder, heads: string, epsilon: number): string {
+    const { norm, halved } = decoder;
     const input = halved ? this.node("Mul", [heads, this.cast(this.scalar(0.5), this.type)]) : heads;
-    const [gain, shift] = [this.matrix(SIZE), this.matrix(SIZE)];
+    const [gain, shift] = ["gain", "shift"].map((role) => this.#weight(decoder, role, SIZE)) as [string, string];
     if (norm === "LayerNormalization") {
       return this.node(norm, [input, gain, shift], { axis: -1n, epsilon });
     }
