@@ -13,7 +13,7 @@ import { isMeanOfLast, normAt } from "./head_norm.ts";
 import { isNear } from "./key_operand.ts";
 import type { Site } from "./site.ts";
 import { knownConstant } from "./trace/constants.ts";
-import type { LinearStart } from "./trace/linear.ts";
+import type { LinearStart } from "./trace/lazy_trace.ts";
 import type { Tracer } from "./trace/tracer.ts";
 
 /** A norm of each head of a projection, without gain. */
