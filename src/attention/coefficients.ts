@@ -3,13 +3,14 @@
  *
  * @module
  */
-import type { CoefficientSource } from "./trace/linear.ts";
-import type { Tracer } from "./trace/tracer.ts";
+import type { CoefficientSource, TableRows } from "./trace/coefficient_sources.ts";
 import { stridesOf } from "./trace/value.ts";
 
 /** Numbers of each token that stand in one value. */
 export interface Coefficients {
   readonly name: string;
+  /** Undefined where they are the value's own; otherwise it is a table, and rows of it are meant. */
+  readonly rows: TableRows | undefined;
   /** Dimensions in the order batch (where it has one), positions, and the others, of `width` numbers together. */
   readonly axes: readonly number[];
   /** Whether it has a batch: otherwise all rows have the same numbers. */
@@ -31,17 +32,18 @@ export interface CoefficientPlaces {
  * isn't laid out by batch and positions.
  */
 export function readCoefficients(
-  tracer: Tracer,
   given: readonly CoefficientPlaces[],
 ): { readonly coefficients: readonly Coefficients[]; readonly order: readonly number[] } | undefined {
   const found = new Map<CoefficientSource, Coefficients & { readonly index: number[]; readonly given: number[] }>();
   for (const [i, { source, places }] of given.entries()) {
-    const layout = layoutOf(tracer, source, places);
+    const layout = layoutOf(source, places);
     if (layout === undefined) return undefined;
     const { index, ...rest } = layout;
     const known = found.get(source);
-    if (known === undefined) found.set(source, { ...rest, name: source.name, index: [index], given: [i] });
-    else if (String(known.axes) !== String(rest.axes) || known.batched !== rest.batched) return undefined;
+    if (known === undefined) {
+      const { name, rows } = source;
+      found.set(source, { ...rest, name, rows, index: [index], given: [i] });
+    } else if (String(known.axes) !== String(rest.axes) || known.batched !== rest.batched) return undefined;
     else {
       known.index.push(index);
       known.given.push(i);
@@ -57,11 +59,9 @@ export function readCoefficients(
 
 /** How a value with a coefficient at these places is laid out, the same under both probes. */
 function layoutOf(
-  tracer: Tracer,
-  { graph, name, shape }: CoefficientSource,
+  { shape, otherShape: other }: CoefficientSource,
   places: readonly (readonly number[])[],
-): Omit<Coefficients, "name" | "index"> & { readonly index: number } | undefined {
-  const other = tracer.runs[1].value(graph, name).shape;
+): Omit<Coefficients, "name" | "rows" | "index"> & { readonly index: number } | undefined {
   const strides = stridesOf(shape);
   const [batch, tokens] = [places.length, places[0]!.length];
   const start = places[0]![0]!;

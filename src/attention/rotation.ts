@@ -70,11 +70,11 @@ function readRotation({ tracer, identities }: RotationReader, site: Site): Graph
   const reader = new TermReader(key, { operand, first: source.origin[0]! });
   const read = (coefficient: number): number | undefined => {
     const { source, index } = linear.coefficient(coefficient);
-    return identities.elements(source.graph, source.name)?.[index];
+    return identities.coefficients(source)?.[index];
   };
   const rotated = readTurned(reader, read);
   if (rotated === undefined) return "its heads and positions aren't all rotated in the same way";
-  const found = readCoefficients(tracer, placesOf(linear, rotated));
+  const found = readCoefficients(placesOf(linear, rotated));
   if (found === undefined) return "the coefficients of its rotation aren't [batch, positions, numbers]";
   const { identities: numbers, places, ...rest } = rotated;
   const count = places.length;

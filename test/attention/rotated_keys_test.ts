@@ -13,13 +13,14 @@ import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { oracleExports } from "../support/oracle.ts";
 import { pastOf } from "../support/pieces.ts";
-import { integer, type Random, seededRandom } from "../support/random.ts";
+import { seededRandom } from "../support/random.ts";
 import { randomForm } from "../support/random_forms.ts";
 import { closedModel, withRandomFactors } from "../support/random_model.ts";
+import { randomInputs, runCalls } from "../support/rotary_calls.ts";
 import { fedTokens, randomStates, type RotaryDecoder, rotaryDecoder } from "../support/rotary_decoder.ts";
-import { type Numbers, TestSession } from "../support/session.ts";
+import { TestSession } from "../support/session.ts";
 
-const [TOKENS, TRIALS] = [9, 6];
+const TRIALS = 6;
 const llama: RotaryDecoder = { thetas: [10000, 10000, 10000], rotated: 8 };
 
 /** Decoders whose rotation is known, with the number of their coefficients. */
@@ -75,32 +76,6 @@ const KEYS: BlockForm = {
   ...{ query: "kept", key: "pair", value: "kept", output: "kept" },
   ...{ queryKey: "expanded", valueOutput: "expanded", keyValueHeads: 4, latent: ["key"] },
 };
-
-/** Runs a decoder in pieces through its own cache: what each call gives. */
-async function runCalls(
-  session: TestSession,
-  inputs: { readonly states: number[][][]; readonly padding: readonly number[]; readonly pieces: readonly number[] },
-  { feeds = {}, sizes = {} }: {
-    readonly feeds?: Readonly<Record<string, Numbers>>;
-    readonly sizes?: Readonly<Record<string, number>>;
-  } = {},
-): Promise<Record<string, Numbers>[]> {
-  const calls: Record<string, Numbers>[] = [];
-  let from = 0;
-  for (const count of inputs.pieces) {
-    const past = pastOf(calls.at(-1) ?? {});
-    const fed = fedTokens(inputs.states, { padding: inputs.padding, from, to: from += count });
-    calls.push(await session.run(fed, { ...feeds, ...past }, sizes));
-  }
-  return calls;
-}
-
-function randomInputs(random: Random): Parameters<typeof runCalls>[1] {
-  const first = integer(random, 3, 5);
-  const pieces = [first];
-  for (let left = TOKENS - first; left > 0; left -= pieces.at(-1)!) pieces.push(integer(random, 1, Math.min(left, 3)));
-  return { states: randomStates(2, TOKENS, random), padding: [0, 2], pieces };
-}
 
 for (const [name, { coefficients, ...decoder }] of Object.entries(KNOWN)) {
   Deno.test(`${name}: random forms of random layers through latent caches give what dense weights do`, async () => {

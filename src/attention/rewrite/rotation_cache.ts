@@ -8,6 +8,7 @@ import { writeCache } from "./caches.ts";
 import { isEveryIndex } from "../matrices.ts";
 import type { GraphRotation } from "../rotation.ts";
 import { gatherLast } from "./full_heads.ts";
+import type { TableRows } from "../trace/coefficient_sources.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** What the graph of a site does to its keys. */
@@ -58,8 +59,9 @@ function freshCoefficients(at: SiteWriter): string {
     label: "rotation.batch",
     attributes: { axis: 0n },
   });
-  const parts = coefficients.map(({ name, axes, batched, width, index }) => {
-    const typed = at.node("Cast", [name], { label: "rotation.typed", attributes: { to: BigInt(at.elementType) } });
+  const parts = coefficients.map(({ name, rows: picks, axes, batched, width, index }) => {
+    const given = picks === undefined ? name : tableRows(at, name, picks);
+    const typed = at.node("Cast", [given], { label: "rotation.typed", attributes: { to: BigInt(at.elementType) } });
     const across = isEveryIndex(axes) ? typed : at.transpose(typed, axes, "rotation.across");
     const rows = at.reshape(across, [batched ? 0 : 1, 1, -1, width], { label: "rotation.rows" });
     const whole = isEveryIndex(index, width);
@@ -70,6 +72,22 @@ function freshCoefficients(at: SiteWriter): string {
     ? parts[0]!
     : at.node("Concat", parts, { label: "rotation.joined", attributes: { axis: -1n } });
   return isEveryIndex(order) ? joined : gatherLast(at, joined, { index: order, label: "rotation.order" });
+}
+
+/** Rows of a table that an operator would look up for the new tokens, [B, T, n] or counted [T, n]. */
+function tableRows(at: SiteWriter, table: string, { positions, counted }: TableRows): string {
+  const index = counted ? countedFrom(at, positions) : positions;
+  return at.node("Gather", [table, index], { label: "rotation.table.rows", attributes: { axis: 0n } });
+}
+
+/** As many numbers as there are new tokens, from the first one [1] on: [T]. */
+function countedFrom(at: SiteWriter, first: string): string {
+  return at.shared(`tokens from ${first}`, () => {
+    const tokens = at.node("Squeeze", [at.size(at.site.key.projection.input, 1)], { label: "rotation.tokens" });
+    const limits = [at.writer.integer(0), tokens, at.writer.integer(1)];
+    const steps = at.node("Range", limits, { label: "rotation.steps" });
+    return at.node("Add", [first, steps], { label: "rotation.counted" });
+  });
 }
 
 function coefficientsOf(group: string): string {

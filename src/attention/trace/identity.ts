@@ -8,6 +8,7 @@ import { createHash } from "node:crypto";
 import type { Graph } from "../../onnx/graph.ts";
 import { intAttribute, type NodeProto } from "../../onnx/node.ts";
 import { DataType, sizeOf } from "../../onnx/tensor.ts";
+import type { CoefficientSource } from "./coefficient_sources.ts";
 import { knownConstant } from "./constants.ts";
 import { agreedData } from "./evaluate.ts";
 import { movementOf } from "./movement.ts";
@@ -49,6 +50,18 @@ export class Identities {
     if (known === undefined) this.#elements.set(scope, known = new Map());
     if (!known.has(name)) known.set(name, this.#elementsOf(scope, name));
     return known.get(name);
+  }
+
+  /** The same for what keys are multiplied by. */
+  coefficients({ graph, name, rows, shape }: CoefficientSource): Int32Array | undefined {
+    if (rows === undefined) return this.elements(graph, name);
+    const lines = this.#lines(graph, name, 0);
+    const positions = this.elements(graph, rows.positions);
+    if (lines === undefined || positions === undefined) return undefined;
+    const picked = !rows.counted
+      ? positions
+      : Int32Array.from({ length: shape[0]! }, (_, t) => this.#number(`${positions[0]} + ${t}`));
+    return this.#picked({ lines, picked, inner: shape.at(-1)!, size: sizeOf(shape) });
   }
 
   /** The number of a graph among those of the model. */
@@ -119,21 +132,47 @@ export class Identities {
       : node.opType === "Slice"
       ? this.#agreed(graph, node.input[3])
       : undefined;
-    const elements = axes?.length === 1 ? this.elements(graph, data) : undefined;
-    if (elements === undefined) return undefined;
-    const axis = axisOf(axes![0]!, from.length);
-    const strides = stridesOf(from);
-    const starts = stridedIndex(from.with(axis, 1), strides);
-    const lines = Array.from(starts, (start) => {
-      const line = Array.from({ length: from[axis]! }, (_, k) => elements[start + k * strides[axis]!]!);
-      return this.#number(`line ${digest(Int32Array.from(line))}`);
-    });
+    if (axes?.length !== 1) return undefined;
+    const axis = axisOf(axes[0]!, from.length);
+    const lines = this.#lines(graph, data, axis);
+    if (lines === undefined) return undefined;
     const picked = node.opType === "Gather"
       ? this.elements(graph, indices!)
       : Int32Array.from({ length: shape[axis]! }, (_, k) => this.#number(`${this.#structure(graph, node)}.${k}`));
-    if (picked === undefined) return undefined;
-    const inner = sizeOf(from.slice(axis + 1));
-    return Int32Array.from({ length: sizeOf(shape) }, (_, at) => {
+    return picked && this.#picked({ lines, picked, inner: sizeOf(from.slice(axis + 1)), size: sizeOf(shape) });
+  }
+
+  /** For every line of a value along an axis its number, in the order of the other axes. */
+  #lines(graph: Graph, name: string, axis: number): number[] | undefined {
+    const { shape, constant } = this.#tracer.value(graph, name);
+    if (shape === undefined) return undefined;
+    const count = sizeOf(shape.with(axis, 1));
+    if (count > LARGEST) return undefined;
+    if (sizeOf(shape) > LARGEST) {
+      const value = this.value(graph, name);
+      return Array.from({ length: count }, (_, line) => this.#number(`line ${line} of ${value}`));
+    }
+    const known = constant ? knownConstant(graph, name, this.#tracer.folder)?.data : undefined;
+    const elements = known === undefined ? this.elements(graph, name) : Float64Array.from(known);
+    if (elements === undefined) return undefined;
+    const strides = stridesOf(shape);
+    return Array.from(stridedIndex(shape.with(axis, 1), strides), (start) => {
+      const line = new Float64Array(shape[axis]!);
+      for (let k = 0; k < line.length; k++) line[k] = elements[start + k * strides[axis]!]!;
+      return this.#number(`line of ${known === undefined ? "numbers" : "constants"} ${digest(line)}`);
+    });
+  }
+
+  /** Elements of lines, at places that nobody knows along an axis before which and behind which (`inner`) others may stand. */
+  #picked(
+    { lines, picked, inner, size }: {
+      readonly lines: readonly number[];
+      readonly picked: Int32Array;
+      readonly inner: number;
+      readonly size: number;
+    },
+  ): Int32Array {
+    return Int32Array.from({ length: size }, (_, at) => {
       const place = Math.floor(at / inner);
       const line = Math.floor(place / picked.length) * inner + at % inner;
       return this.#number(`${lines[line]}@${picked[place % picked.length]}`);
@@ -217,6 +256,6 @@ function isNested(attribute: NodeProto["attribute"][number]): boolean {
   return attribute.t !== undefined || attribute.g !== undefined || attribute.graphs.length > 0;
 }
 
-function digest(numbers: Int32Array | Float64Array): string {
+function digest(numbers: Float64Array): string {
   return createHash("sha256").update(new Uint8Array(numbers.buffer)).digest("base64");
 }

@@ -7,21 +7,14 @@
 import type { Graph } from "../../onnx/graph.ts";
 import { nodeName, type NodeProto, operatorOf } from "../../onnx/node.ts";
 import { sizeOf } from "../../onnx/tensor.ts";
+import { type CoefficientSource, CoefficientSources } from "./coefficient_sources.ts";
 import { agreedData } from "./evaluate.ts";
 import { exact, join, type LazyTrace, type LinearStart, started } from "./lazy_trace.ts";
 import { LinearTerms, type LinearTrace, MOST_TERMS } from "./linear_terms.ts";
 import { movementOf } from "./movement.ts";
+import { isRotaryEmbedding, readRotaryEmbedding, turnedTrace } from "./rotary.ts";
 import type { Tracer } from "./tracer.ts";
 import { broadcastIndex } from "./value.ts";
-
-/** A value whose elements are coefficients. */
-export interface CoefficientSource {
-  readonly graph: Graph;
-  readonly name: string;
-  readonly shape: readonly number[];
-  /** First of its elements in the numbering of coefficients. */
-  readonly base: number;
-}
 
 /** Follows values that depend on what one node, a projection, makes. */
 export class LinearTracer {
@@ -29,7 +22,7 @@ export class LinearTracer {
   readonly #node: NodeProto;
   readonly #start: LinearStart | undefined;
   readonly #known = new Map<Graph, Map<string, LazyTrace | undefined>>();
-  readonly #sources: CoefficientSource[] = [];
+  readonly #sources: CoefficientSources;
   #problem: string | undefined;
 
   /** @param start what stands for the projection, where something does: nothing else may carry its elements then */
@@ -37,6 +30,7 @@ export class LinearTracer {
     this.#tracer = tracer;
     this.#node = node;
     this.#start = start;
+    this.#sources = new CoefficientSources(tracer);
   }
 
   /** The first operator that isn't linear or isn't understood, once a trace came out undefined. */
@@ -61,8 +55,7 @@ export class LinearTracer {
 
   /** The value that a coefficient is an element of, and the element's flat index there. */
   coefficient(number: number): { readonly source: CoefficientSource; readonly index: number } {
-    const source = this.#sources.findLast(({ base }) => base <= number)!;
-    return { source, index: number - source.base };
+    return this.#sources.at(number);
   }
 
   #lazy(graph: Graph, name: string): LazyTrace | undefined {
@@ -81,7 +74,8 @@ export class LinearTracer {
     if (trace.inexact === undefined && !unstarted) return exact(trace);
     const node = graph.producer(name);
     if (node === undefined) return undefined;
-    const followed = this.#moved(graph, node, name) ?? this.#combined(graph, node, trace.shape);
+    const followed = this.#moved(graph, node, name) ??
+      (isRotaryEmbedding(node) ? this.#rotated(graph, node) : this.#combined(graph, node, trace.shape));
     if (followed === undefined) this.#refuse(node);
     return followed;
   }
@@ -236,17 +230,30 @@ export class LinearTracer {
     return trace && { shape: trace.shape, data: trace.offset };
   }
 
+  /** What an operator makes of the numbers that it turns. */
+  #rotated(graph: Graph, node: NodeProto): LazyTrace | undefined {
+    const operator = readRotaryEmbedding(this.#tracer, graph, node);
+    if (typeof operator === "string") {
+      this.#problem ??= operator;
+      return undefined;
+    }
+    const { cosine, sine, rows, tokens } = operator;
+    // Constants depend on nothing, and may be large tables.
+    const depends = [cosine, sine, ...rows === undefined ? [] : [rows.positions]].some((name) =>
+      !this.#tracer.value(graph, name).constant && this.#tracer.reaches(graph, name, this.#node)
+    );
+    const linear = depends ? undefined : this.#lazy(graph, node.input[0]!);
+    const [first, second] = [cosine, sine].map((table) =>
+      rows === undefined ? this.#sources.whole(graph, table) : this.#sources.rows(graph, table, { ...rows, tokens })
+    );
+    if (linear === undefined || first === undefined || second === undefined) return undefined;
+    return turnedTrace(linear, operator, { sources: [first, second], refuse: () => this.#refuse(node) });
+  }
+
   #source(graph: Graph, name: string): CoefficientSource | undefined {
-    const { shape, constant } = this.#tracer.value(graph, name);
-    if (shape === undefined) this.#problem ??= `the shape of what its keys are multiplied by, ${name}, isn't known`;
-    if (shape === undefined || constant) return undefined;
-    const scope = graph.scopeOf(name) ?? graph;
-    const known = this.#sources.find((source) => source.graph === scope && source.name === name);
-    if (known !== undefined) return known;
-    const last = this.#sources.at(-1);
-    const base = last === undefined ? 0 : last.base + sizeOf(last.shape);
-    const source = { graph: scope, name, shape, base };
-    this.#sources.push(source);
+    if (this.#tracer.value(graph, name).constant) return undefined;
+    const source = this.#sources.whole(graph, name);
+    if (source === undefined) this.#problem ??= `the shape of what its keys are multiplied by, ${name}, isn't known`;
     return source;
   }
 }

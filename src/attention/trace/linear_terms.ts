@@ -62,9 +62,12 @@ export class LinearTerms {
     return single;
   }
 
-  /** Multiplies the terms from `start` on by a coefficient; false where one has another, since a product of both is no element of any value. */
-  turnFrom(start: number, coefficient: number): boolean {
-    for (let at = start; at < this.#length; at++) {
+  /**
+   * Multiplies the terms from `start` up to `end` by a coefficient; false where one has another, since a product of both is no element
+   * of any value.
+   */
+  turnFrom(start: number, coefficient: number, end = this.#length): boolean {
+    for (let at = start; at < end; at++) {
       if (this.coefficient[at] !== -1) return false;
       this.coefficient[at] = coefficient;
     }
