@@ -4,11 +4,11 @@
  *
  * @module
  */
+import { type KeyElement, keysOf, operatorLayout, productLayout } from "./key_layout.ts";
 import type { Site } from "./site.ts";
 import type { LinearTracer } from "./trace/linear.ts";
 import type { LinearTrace } from "./trace/linear_terms.ts";
 import type { Tracer } from "./trace/tracer.ts";
-import { broadcastIndex } from "./trace/value.ts";
 
 /** The keys of all positions, of which the last `tokens` are new. */
 export interface KeyOperand {
@@ -19,62 +19,38 @@ export interface KeyOperand {
   readonly multiple: number;
   readonly trace: LinearTrace;
   /** Which of its elements is number j of a head at a position. */
-  readonly element: (row: number, head: number, position: number, j: number) => number;
+  readonly element: KeyElement;
 }
 
 /**
  * Reads the keys of a site, or says why they can't be made again: they aren't linear in what its projection makes, or the past isn't
- * what was given out.
+ * what was given out. A bias that an operator adds to them itself isn't read: it adds the same to the scores of all positions.
  */
 export function readKeyOperand(tracer: Tracer, linear: LinearTracer, site: Site): KeyOperand | string {
-  const { graph, key, scores, present } = site;
+  const { graph, key, present, fused } = site;
   const [batch, tokens] = tracer.value(graph, key.projection.input).shape as [number, number];
-  const name = graph.producer(scores)!.input[1]!;
+  const name = keysOf(site);
   const trace = linear.trace(graph, name);
   if (trace === undefined) return linear.problem;
-  const operand = operandOf(tracer, site, { trace, batch, tokens });
-  if (operand === undefined) return `the keys ${name} have shape [${trace.shape}], which isn't heads of positions`;
-  const by = operand.past === 0 ? undefined : pastScale(tracer, site, operand);
-  if (by === undefined && operand.past > 0) return `the keys ${name} don't begin with those of the cache as they are`;
+  const layout = fused === undefined
+    ? productLayout(tracer, site, { shape: trace.shape, batch })
+    : operatorLayout(site, { shape: trace.shape, batch });
+  const past = (layout?.positions ?? 0) - tokens;
+  if (layout === undefined || past < 0) {
+    return `the keys ${name} have shape [${trace.shape}], which isn't heads of positions`;
+  }
+  const operand = { batch, tokens, past, trace, element: layout.element };
+  // What an operator puts behind its own past is what it gives out.
+  const inside = fused !== undefined && key.past === undefined && fused.node.output.includes(present.key!);
+  if (inside && past === 0) return { ...operand, multiple: 1 };
+  const by = past === 0 ? undefined : pastScale(tracer, site, operand);
+  if (by === undefined && past > 0) return `the keys ${name} don't begin with those of the cache as they are`;
   const given = linear.trace(graph, present.key!);
   if (given === undefined) return linear.problem;
   const multiple = givenMultiple(given, site, { operand, by });
   return multiple === undefined
     ? `the cache ${present.key} holds other keys than the product of the scores reads`
     : { ...operand, multiple };
-}
-
-/** How the operand's elements are ordered; undefined where it isn't heads of positions. */
-function operandOf(
-  tracer: Tracer,
-  { graph, key, scores }: Site,
-  { trace, batch, tokens }: { readonly trace: LinearTrace; readonly batch: number; readonly tokens: number },
-): Omit<KeyOperand, "multiple"> | undefined {
-  const lead = tracer.value(graph, scores).shape!.slice(0, -2);
-  const [a, b] = trace.shape.slice(-2) as [number, number];
-  const { heads, headSize: h } = key;
-  const transposed = readsAcross(tracer, { graph, scores });
-  const positions = transposed ? b : a;
-  const stacked = String(lead) === String([batch, heads]) || String(lead) === String([batch * heads]);
-  const fits = stacked && (transposed ? a : b) === h && positions >= tokens;
-  if (!fits) return undefined;
-  const matrices = broadcastIndex(trace.shape.slice(0, -2), lead);
-  return {
-    batch,
-    tokens,
-    past: positions - tokens,
-    trace,
-    element: (row, head, position, j) => {
-      const start = matrices[row * heads + head]! * a * b;
-      return transposed ? start + j * positions + position : start + position * h + j;
-    },
-  };
-}
-
-/** Whether the product of scores reads keys as [h, positions]: their last size is that of the scores in both probes. */
-function readsAcross(tracer: Tracer, { graph, scores }: Pick<Site, "graph" | "scores">): boolean {
-  const key = graph.producer(scores)!.input[1]!;
-  return tracer.runs.every((run) => run.value(graph, scores).shape!.at(-1) === run.value(graph, key).shape!.at(-1));
 }
 
 /** What the past is multiplied by; undefined where it is something else than multiplied. */

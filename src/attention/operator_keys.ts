@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { readGroupQuery, rotatedNumbers } from "./group_query.ts";
+import { isGroupQuery, readGroupQuery, rotatedNumbers, rotates } from "./group_query.ts";
 import { isPlain } from "./rows.ts";
 import type { Site } from "./site.ts";
 import { readersOf } from "./space.ts";
@@ -34,18 +34,32 @@ export function readOperatorKeys(
   }
   const { problem } = readersOf(tracer, site, ["key"]);
   if (problem !== undefined) return problem;
-  const { rotary, lengths, total } = readGroupQuery(fused!.node);
+  const { rotary } = readGroupQuery(fused!.node);
   if (rotary === undefined) return { inside: true, count: 0, group: "" };
   const { cosine, sine, positions } = rotary;
   const known = [cosine, sine].every((table) => tracer.value(graph, table).constant);
   if (known && positions === undefined) return { inside: true, count: 0, group: "" };
-  const met = [lengths, total, cosine, sine, ...positions === undefined ? [] : [positions]];
-  const group = [identities.graph(graph), cachedPositions(site), ...met.map((name) => identities.value(graph, name))];
+  const met = [cosine, sine, ...positions === undefined ? [] : [positions]];
+  const group = [cachePlaces(identities, site), ...met.map((name) => identities.value(graph, name))];
   return { inside: true, count: rotatedNumbers(tracer, graph, rotary), group: group.join(" ") };
 }
 
+/** Whether a site's keys are what its operator makes of them: rotated inside, or as they are projected. */
+export function makesOwnKeys({ key, fused }: Site): boolean {
+  return fused !== undefined && isGroupQuery(fused.node) && (rotates(fused.node) || key.inexact === undefined);
+}
+
+/** Equal for sites of a model whose caches hold the same positions in the same places. */
+export function cachePlaces(identities: Identities, site: Site): string {
+  const { graph, fused } = site;
+  const { lengths, total } = fused !== undefined && isGroupQuery(fused.node) ? readGroupQuery(fused.node) : {};
+  const told = lengths === undefined || total === undefined ? [] : [lengths, total];
+  return [identities.graph(graph), cachedPositions(site), ...told.map((name) => identities.value(graph, name))]
+    .join(" ");
+}
+
 /** The name of the number of positions that a site's cache holds: some layers may keep fewer than others. */
-export function cachedPositions({ graph, key, fused, present }: Site): string {
+function cachedPositions({ graph, key, fused, present }: Site): string {
   const past = key.past ?? fused?.past.key;
   const info = past === undefined ? graph.proto.output.find(({ name }) => name === present.key) : graph.input(past);
   const { value, case: kind } = info?.type?.tensorType?.shape?.dim[2]?.value ?? {};

@@ -13,8 +13,9 @@
  */
 import { type CoefficientPlaces, type Coefficients, readCoefficients } from "./coefficients.ts";
 import { findKeyNorm, type KeyNorm } from "./key_norm.ts";
+import { keysOf } from "./key_layout.ts";
 import { readKeyOperand } from "./key_operand.ts";
-import { cachedPositions, type OperatorRotation, readOperatorKeys } from "./operator_keys.ts";
+import { cachePlaces, makesOwnKeys, type OperatorRotation, readOperatorKeys } from "./operator_keys.ts";
 import { readTurned, TermReader, type Turned } from "./rotation_terms.ts";
 import { isPlain } from "./rows.ts";
 import type { Site } from "./site.ts";
@@ -57,9 +58,7 @@ function readRotation({ tracer, identities }: RotationReader, site: Site): Graph
   if (turned || stream?.length !== 3) {
     return `its input ${key.projection.input} isn't [batch, positions, hidden]`;
   }
-  const normed = key.inexact === undefined
-    ? undefined
-    : findKeyNorm(tracer, site, graph.producer(site.scores)!.input[1]!);
+  const normed = key.inexact === undefined ? undefined : findKeyNorm(tracer, site, keysOf(site));
   if (typeof normed === "string") return normed;
   const { problem } = readersOf(tracer, site, ["key"], normed?.means);
   if (problem !== undefined) return problem;
@@ -78,7 +77,7 @@ function readRotation({ tracer, identities }: RotationReader, site: Site): Graph
   if (found === undefined) return "the coefficients of its rotation aren't [batch, positions, numbers]";
   const { identities: numbers, places, ...rest } = rotated;
   const count = places.length;
-  const group = count === 0 ? "" : [identities.graph(graph), cachedPositions(site), ...numbers].join(" ");
+  const group = count === 0 ? "" : [cachePlaces(identities, site), ...numbers].join(" ");
   return { ...rest, ...found, norm: normed?.norm, count, group };
 }
 
@@ -88,7 +87,7 @@ export function describeRotation(
   sites: readonly Site[],
 ): Pick<AttentionBlock, "keyRotation" | "noLatentKeysBecause"> & { readonly rotations?: readonly KeyRotation[] } {
   const read = sites.map((site): KeyRotation | string =>
-    site.fused === undefined ? readRotation(reader, site) : readOperatorKeys(reader, site)
+    makesOwnKeys(site) ? readOperatorKeys(reader, site) : readRotation(reader, site)
   );
   const rotations = read.filter((rotation) => typeof rotation !== "string");
   const problem = read.find((rotation) => typeof rotation === "string") ?? conflict(rotations);

@@ -2,6 +2,8 @@
 import { assertEquals, assertMatch } from "@std/assert/mod.js";
 import { findAttention, rewriteDense, rewriteFactored } from "../../src/attention/mod.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
+import { DataType } from "../../src/onnx/tensor.ts";
+import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { factoredForm } from "../support/factored.ts";
 import { nextPast } from "../support/fused_caches.ts";
@@ -31,10 +33,28 @@ Deno.test("GroupQueryAttention keeps z alone where it counts positions, and else
   assertEquals(widths({ positioned: true }), [`${first} + 16`, second]);
   assertEquals(widths({ fed: true, headSize: 32 }), [`${first} + 16`, second]);
   assertEquals(widths({ fed: true, positioned: true }, [1]), ["16", `${second} + 16`]);
+  for (const before of ["com.microsoft", "", "written"] as const) {
+    assertEquals(widths({ before, positioned: true }), [`${first} + 16`, second], before);
+    assertEquals(widths({ before, positioned: true, packed: true }, [1]), ["16", `${second} + 16`], before);
+  }
+});
+
+Deno.test("GroupQueryAttention: layers that are told other lengths keep what tokens met in their own places", () => {
+  for (const change of [{ positioned: true }, { positioned: true, before: "com.microsoft" }] as const) {
+    const model = groupQueryModel({ ...PLAIN, ...change }, seededRandom("group query, lengths"));
+    const graph = model.proto.graph!;
+    const [, last] = graph.node.filter(({ opType }) => opType === "GroupQueryAttention");
+    last!.input[5] = "other.seqlens";
+    graph.input.push(tensorInfo("other.seqlens", DataType.INT32, ["batch"]));
+    assertEquals(widthsOf(model, [0, 1]), ["layer0.r1 + 16", "layer1.r1 + 16"]);
+  }
 });
 
 Deno.test("GroupQueryAttention: a graph without a past fills the cache of z that a graph for later calls reads", async () => {
-  for (const change of [{}, { positioned: true }, { fed: true }, { rotated: 0 }]) {
+  const before = "com.microsoft";
+  for (
+    const change of [{}, { positioned: true }, { fed: true }, { rotated: 0 }, { positioned: true, before }] as const
+  ) {
     const random = seededRandom(`group query, two graphs, ${JSON.stringify(change)}`);
     const options: GroupQueryOptions = { ...PLAIN, ...change, biased: true };
     const seed = integer(random, 1, 1e6);

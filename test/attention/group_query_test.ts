@@ -46,10 +46,21 @@ async function checkRandom(
   const model = groupQueryModel(options, random);
   const { blocks } = findAttention(model);
   assertEquals(blocks.length, LAYERS);
+  if (options.before !== undefined) {
+    const { rotated } = options;
+    assertEquals(
+      blocks.map(({ keyRotation }) => keyRotation?.coefficients),
+      [rotated, rotated],
+      JSON.stringify(options),
+    );
+  }
   const chosen = blocks.filter(({ layer }) => layer === 0 || random() < 0.7);
-  const forms = new Map(
-    chosen.map((block): [number, BlockForm] => [block.layer, randomForm(block, random, cache)]),
-  );
+  const forms = new Map(chosen.map((block): [number, BlockForm] => {
+    const form = randomForm(block, random, cache);
+    // Heads that are rotated and packed then can't become more: that is refused.
+    const asStored = options.packed && options.before !== undefined;
+    return [block.layer, asStored ? { ...form, keyValueHeads: block.keyValueHeads } : form];
+  }));
   const made = withRandomFactors(model, forms, random);
   const { rewritten, ranks, weights } = made;
   const plain = [...forms.values()].filter((form) =>
@@ -94,6 +105,16 @@ Deno.test("GroupQueryAttention of grouped heads that come packed with their bias
   const given = { groups: 2, packed: true, biased: true, past: "grown" } as const;
   for (let trial = 0; trial < 20; trial++) await checkRandom(random, trial % 2 === 0 ? "compressed" : "latent", given);
 });
+
+for (const before of ["com.microsoft", "", "written"] as const) {
+  const by = before === "written" ? "plain operators" : `${before || "the standard"}'s RotaryEmbedding`;
+  Deno.test(`GroupQueryAttention behind ${by}: rotated keys are made from z`, async () => {
+    const random = seededRandom(`group query, rotated before, ${before}`);
+    for (let trial = 0; trial < 20; trial++) {
+      await checkRandom(random, "latent", { before, rotated: 16, positioned: true, fed: false });
+    }
+  });
+}
 
 Deno.test("GroupQueryAttention: what keeps queries, keys and values at full size is told", () => {
   const reasons = (change: Partial<GroupQueryOptions>): (string | undefined)[] => {

@@ -1,9 +1,12 @@
 /**
- * Fused operators with rotary embedding inside or before them, with caches and grouped queries: GroupQueryAttention (separate and
- * packed), MultiHeadAttention, and the standard's Attention in both layouts, against Hugging Face's outputs.
+ * Fused operators with rotary embedding inside or before them, with caches and grouped queries: GroupQueryAttention (separate,
+ * packed, and behind RotaryEmbedding), MultiHeadAttention, and the standard's Attention in both layouts, against Hugging Face's outputs.
  */
 import { assertEquals, assertMatch } from "@std/assert/mod.js";
+import { analyse } from "../../src/attention/find.ts";
 import { findAttention } from "../../src/attention/mod.ts";
+import { describeRotation } from "../../src/attention/rotation.ts";
+import { Identities } from "../../src/attention/trace/identity.ts";
 import { loadModel } from "../../src/onnx/model.ts";
 import { makeNode } from "../../src/onnx/node.ts";
 import { Conformance } from "../support/conformance.ts";
@@ -16,6 +19,8 @@ const GRAPHS: readonly (readonly [model: string, form: string, queryKey: RegExp,
   ["qwen3", "attention_heads", /^query: RMSNormalization/, undefined],
   ["llama-16", "group_query", /^com.microsoft.GroupQueryAttention rotates keys inside/, undefined],
   ["llama-16", "group_query_packed", /^com.microsoft.GroupQueryAttention rotates keys inside/, undefined],
+  ["llama-16", "group_query_turned", /^query: com.microsoft.RotaryEmbedding/, undefined],
+  ["qwen3-16", "group_query_turned", /^query: SimplifiedLayerNormalization/, undefined],
   ["qwen3-16", "group_query", /^com.microsoft.GroupQueryAttention rotates keys inside/, undefined],
 ];
 
@@ -50,6 +55,16 @@ for (const [model, form, queryKey, valueOutput] of GRAPHS) {
     await oracle.checkGreedy(exported, "full");
     await oracle.checkGreedy(exported, "compressed");
   });
+
+  if (!queryKey.source.includes("inside")) {
+    Deno.test(`${at}: how keys are rotated before the operator is known, the same in both layers`, async () => {
+      const { blocks, tracer } = analyse(await loadModel(path));
+      const reader = { tracer, identities: new Identities(tracer) };
+      const [first, second] = blocks.map(({ sites }) => describeRotation(reader, sites).keyRotation);
+      assertEquals([first?.coefficients, second?.coefficients], [oracle.sizes.h, oracle.sizes.h]);
+      assertEquals(first!.group, second!.group);
+    });
+  }
 
   if (form.startsWith("group_query")) {
     Deno.test(`${at}: in pieces through a latent cache, logits and greedy tokens are Hugging Face's`, async () => {

@@ -7,9 +7,12 @@ import { create } from "@bufbuild/protobuf";
 import { GraphProtoSchema, ModelProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
 import { type AttributeValue, makeNode, type NodeProto } from "../../src/onnx/node.ts";
+import { inOrder } from "../../src/onnx/order.ts";
 import { DataType, floatTensor } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
+import { GraphWriter } from "./graph_writer.ts";
 import { integer, type Random } from "./random.ts";
+import { Rotations } from "./rotations.ts";
 
 /** Hidden size, query heads, layers, positions of the rotation's tables. */
 export const [D, H, LAYERS, TABLE] = [24, 4, 2, 32];
@@ -28,6 +31,8 @@ export interface GroupQueryOptions {
   /** Numbers of each head that are rotated; 0 for none. */
   readonly rotated: number;
   readonly interleaved: boolean;
+  /** What rotates queries and keys in the operator's place: an operator RotaryEmbedding of a domain, or plain ones. */
+  readonly before: "com.microsoft" | "" | "written" | undefined;
   /** Whether the rotation's tables are inputs of the model. */
   readonly fed: boolean;
   /** Whether positions of the rotation are given. */
@@ -50,6 +55,7 @@ export function randomOptions(random: Random, half: boolean): GroupQueryOptions 
   const headSize = pick(16, 32);
   const rotated = chance(0.7) ? pick(16, headSize) : 0;
   const causal = !chance(0.2);
+  const before = rotated > 0 && chance(0.4) ? pick("com.microsoft", "", "written") : undefined;
   return {
     groups: pick(1, 2, 4),
     headSize,
@@ -59,8 +65,9 @@ export function randomOptions(random: Random, half: boolean): GroupQueryOptions 
     multiplied: chance(0.3),
     rotated,
     interleaved: chance(0.3),
-    fed: rotated > 0 && chance(0.2),
-    positioned: rotated > 0 && chance(0.4),
+    before,
+    fed: rotated > 0 && before !== "written" && chance(0.2),
+    positioned: rotated > 0 && (before !== undefined || chance(0.4)),
     bias: chance(0.3) ? [chance(0.5), chance(0.5)] : undefined,
     sink: pick(undefined, undefined, "heads", "smooth"),
     causal,
@@ -73,7 +80,8 @@ export function randomOptions(random: Random, half: boolean): GroupQueryOptions 
 
 /** x → query, key, value → the operator → output projection, twice. */
 export function groupQueryModel(options: GroupQueryOptions, random: Random): OnnxModel {
-  const { groups, headSize: size, half, packed, biased, multiplied, rotated, positioned, bias, sink, past } = options;
+  const { groups, headSize: size, half, packed, biased, multiplied, rotated, before, positioned, bias, sink, past } =
+    options;
   const type = half ? DataType.FLOAT16 : DataType.FLOAT;
   const widths = { q: H * size, k: groups * size, v: groups * size };
   const numbers = (name: string, ...shape: number[]) =>
@@ -84,6 +92,30 @@ export function groupQueryModel(options: GroupQueryOptions, random: Random): Onn
   });
   const table = (name: string, of: (angle: number) => number) =>
     floatTensor(name, [TABLE, rotated / 2], angles.map(of), type);
+  const extra = new GraphWriter(type);
+  const rotations = new Rotations(extra, { rotated, ...(options.interleaved ? { interleaved: true } : {}) }, size);
+  /** Operands whose queries and keys are rotated. */
+  const turned = (given: readonly string[]): string[] => {
+    const ends = [0, widths.q, widths.q + widths.k, widths.q + 2 * widths.k];
+    const parts = packed
+      ? [0, 1, 2].map((i) => extra.slice(given[0]!, -1, { start: ends[i]!, end: ends[i + 1]! }))
+      : given;
+    const all = parts.map((part, i) => i === 2 ? part : turnedHeads(part, i === 0 ? H : groups));
+    return packed ? [extra.node("Concat", all, { axis: -1n })] : all;
+  };
+  const turnedHeads = (joined: string, heads: number): string => {
+    const domain = before!;
+    if (domain !== "written") {
+      const operator = { domain, positions: "rows", joined: true, tables: ["cos", "sin"] } as const;
+      return rotations.operated(joined, { operator, theta: 1e4, heads });
+    }
+    const perm = [0n, 2n, 1n, 3n];
+    const apart = extra.node("Transpose", [extra.node("Reshape", [joined, extra.integers(0, 0, heads, size)])], {
+      perm,
+    });
+    const across = extra.node("Transpose", [rotations.written(apart, { theta: 1e4 })], { perm });
+    return extra.node("Reshape", [across, extra.integers(0, 0, heads * size)]);
+  };
   const projections = (layer: number, x: string): { nodes: NodeProto[]; operands: string[] } => {
     const parts = packed ? { qkv: widths.q + 2 * widths.k } : widths;
     const nodes = Object.keys(parts).flatMap((part) => {
@@ -93,14 +125,15 @@ export function groupQueryModel(options: GroupQueryOptions, random: Random): Onn
     });
     const apart = Object.keys(parts).map((part) => `${part}.${layer}`);
     const factors = apart.map((operand, i) => makeNode("Mul", [operand, `factor.${i}`], [`${operand}.multiplied`]));
-    const operands = multiplied ? apart.map((name) => `${name}.multiplied`) : apart;
+    const given = multiplied ? apart.map((name) => `${name}.multiplied`) : apart;
+    const operands = before === undefined ? given : turned(given);
     return { nodes: multiplied ? [...nodes, ...factors] : nodes, operands: packed ? [...operands, "", ""] : operands };
   };
   const all = Array.from({ length: LAYERS }, (_, layer) => layer);
   const attributes: Record<string, AttributeValue> = {
     num_heads: BigInt(H),
     kv_num_heads: BigInt(groups),
-    do_rotary: rotated > 0 ? 1n : 0n,
+    do_rotary: rotated > 0 && before === undefined ? 1n : 0n,
     rotary_interleaved: options.interleaved ? 1n : 0n,
     causal: options.causal ? 1n : 0n,
     local_window_size: BigInt(options.window ?? -1),
@@ -118,8 +151,8 @@ export function groupQueryModel(options: GroupQueryOptions, random: Random): Onn
       ...(past === "none" ? ["", ""] : cache("past_key_values", layer)),
       "seqlens",
       "total",
-      ...(rotated > 0 ? ["cos", "sin"] : ["", ""]),
-      positioned ? "positions" : "",
+      ...(rotated > 0 && before === undefined ? ["cos", "sin"] : ["", ""]),
+      positioned && before === undefined ? "positions" : "",
       bias === undefined ? "" : "bias",
       sink === "heads" ? `sink.${layer}` : "",
     ];
@@ -135,8 +168,9 @@ export function groupQueryModel(options: GroupQueryOptions, random: Random): Onn
   });
   const graph = create(GraphProtoSchema, {
     name: "group_query",
-    node,
+    node: [...inOrder([...node, ...extra.nodes])],
     initializer: [
+      ...extra.tensors,
       ...all.flatMap((layer) => [
         ...Object.entries(packed ? { qkv: widths.q + 2 * widths.k } : widths).flatMap(([part, width]) => [
           numbers(`w.${part}.${layer}`, D, width),
@@ -170,6 +204,6 @@ export function groupQueryModel(options: GroupQueryOptions, random: Random): Onn
       ),
     ],
   });
-  const opsetImport = [{ domain: "", version: 17n }, { domain: "com.microsoft", version: 1n }];
-  return { proto: create(ModelProtoSchema, { irVersion: 8n, graph, opsetImport }), path: "", folder: "" };
+  const opsetImport = [{ domain: "", version: before === "" ? 23n : 17n }, { domain: "com.microsoft", version: 1n }];
+  return { proto: create(ModelProtoSchema, { irVersion: 10n, graph, opsetImport }), path: "", folder: "" };
 }

@@ -81,6 +81,7 @@ export const PLAIN: GroupQueryOptions = {
   multiplied: false,
   rotated: 16,
   interleaved: false,
+  before: undefined,
   fed: false,
   positioned: false,
   bias: undefined,

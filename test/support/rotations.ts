@@ -21,6 +21,8 @@ export interface RotaryOperator {
   readonly positions: "rows" | "first" | "given";
   /** Each layer has tables of its own, of the same numbers. */
   readonly ownTables?: true;
+  /** Names of tables that the model has. */
+  readonly tables?: readonly [cosine: string, sine: string];
 }
 
 /** How heads are rotated. */
@@ -44,7 +46,7 @@ export interface Rotation {
  */
 export class Rotations {
   /** Tables of an operator by theta. */
-  readonly #known = new Map<number, string[]>();
+  readonly #known = new Map<number, readonly string[]>();
 
   constructor(readonly writer: GraphWriter, readonly rotation: Rotation, readonly headSize: number) {}
 
@@ -69,14 +71,14 @@ export class Rotations {
   /** What the operator makes of heads, [B, heads, T, h] or joined [B, T, heads · h]. */
   operated(
     value: string,
-    { operator: { domain, positions, ownTables }, theta, heads }: {
+    { operator: { domain, positions, ownTables, tables: given }, theta, heads }: {
       readonly operator: RotaryOperator;
       readonly theta: number;
       readonly heads: number;
     },
   ): string {
     const { rotated, interleaved } = this.rotation;
-    const known = ownTables ? undefined : this.#known.get(theta);
+    const known = ownTables ? undefined : given ?? this.#known.get(theta);
     const tables = known ?? this.#tables(theta, positions === "given");
     this.#known.set(theta, tables);
     const rows = positions === "first" ? "first" : "positions";

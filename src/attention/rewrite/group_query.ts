@@ -12,16 +12,17 @@
  *
  * @module
  */
-import { isLatent } from "../form.ts";
+import { isLatent, makesKeys } from "../form.ts";
 import { type GroupQuery, readGroupQuery } from "../group_query.ts";
 import type { FusedOperator } from "../site.ts";
 import type { BlockForm } from "../types.ts";
 import { writeCaches } from "./group_query_cache.ts";
 import { freshAngles, rotate } from "./group_query_rotation.ts";
-import { latentContext, latentScores } from "./latent.ts";
+import { coreOf, latentContext, latentScores } from "./latent.ts";
 import { headsApart, operand } from "./operands.ts";
 import { placesOf } from "./positions.ts";
 import { writeOutputFactors } from "./reduced.ts";
+import { rotatedScores } from "./rotated.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** Writes the operator's cache and context, and the output from it where values run reduced. */
@@ -44,10 +45,7 @@ export function writeGroupQuery(at: SiteWriter, fused: FusedOperator, form: Bloc
   const before = form.queryKey === "reduced" ? query.scale * key.scale : 1;
   const grouped = at.reshape(heads("query"), [0, groups, -1, 0], { label: "query.groups" });
   const scaled = at.scaled(grouped, before * fused.scale, "scale");
-  const keysOfZ = form.queryKey === "reduced" && isLatent(form, "key");
-  const product = keysOfZ
-    ? latentScores(at, form, { query: scaled, z: all.key })
-    : at.matmul(scaled, at.transpose(all.key, [0, 1, 3, 2], "key.across"), { label: "scores" });
+  const product = productOf(at, form, { query: scaled, keys: all.key });
   const scores = at.reshape(product, [0, query.heads, -1, 0], { label: "scores.heads" });
   const p = probabilities(at, operator, { scores, mask: places.mask });
   const rows = at.reshape(p, [0, groups, -1, 0], { label: "probabilities.groups" });
@@ -62,6 +60,19 @@ export function writeGroupQuery(at: SiteWriter, fused: FusedOperator, form: Bloc
     output: reduced ? undefined : at.site.context,
   });
   if (reduced) writeOutputFactors(at, form, joined);
+}
+
+/** Queries [B, G, H/G·T, ·] times what `writeCaches` gives for the keys: [B, G, H/G·T, S]. */
+function productOf(
+  at: SiteWriter,
+  form: BlockForm,
+  { query, keys }: { readonly query: string; readonly keys: string },
+): string {
+  if (form.queryKey === "reduced" && isLatent(form, "key")) return latentScores(at, form, { query, z: keys });
+  if (makesKeys(form) && !at.rotated.rotation.inside) {
+    return rotatedScores(at, form, { query, z: keys, core: coreOf(at, form, "key"), output: undefined });
+  }
+  return at.matmul(query, at.transpose(keys, [0, 1, 3, 2], "key.across"), { label: "scores" });
 }
 
 /** Softmax of scores [B, H, T, S], with what the operator does to them before. */

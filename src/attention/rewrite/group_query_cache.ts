@@ -9,9 +9,10 @@ import type { GroupQuery } from "../group_query.ts";
 import type { BlockForm, CachedName } from "../types.ts";
 import { resizeCache, writeEmptyCache } from "./caches.ts";
 import { retypeCache } from "./fused_cache.ts";
-import { freshCoefficients, keepCoefficients, latentKeys } from "./group_query_rotation.ts";
+import { keepCoefficients, latentKeys, metCoefficients } from "./group_query_rotation.ts";
 import { freshLatent, latentHolder, latentSize } from "./latent_cache.ts";
 import { padded, type Places } from "./positions.ts";
+import { freshCoefficients } from "./rotation_cache.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** What a cache is written from. */
@@ -24,7 +25,7 @@ export interface CacheSources {
 
 /**
  * Writes the cache, and returns what scores and contexts are taken with: keys and values of the positions seen, [B, G, S, ·]; where r2
- * numbers per head are made of z, that, [B, 1, S, r].
+ * numbers per head are made of z, or keys that the graph rotates before the operator, z itself, [B, 1, S, r].
  */
 export function writeCaches(
   at: SiteWriter,
@@ -42,7 +43,8 @@ export function writeCaches(
     const width = !keeps ? size : typeof size === "number" ? size + kept : `${size} + ${kept}`;
     resizeCache(at, name, { heads: 1, size: width });
     if (!keeps) return z;
-    const parts = [z, freshCoefficients(at, operator.rotary!, places)];
+    const inside = at.rotated.rotation.inside;
+    const parts = [z, inside ? metCoefficients(at, operator.rotary!, places) : freshCoefficients(at)];
     return at.node("Concat", parts, { label: "latent.rotated", attributes: { axis: -1n } });
   });
   const [key, ownValue] = place(at, names, { fresh, places });
@@ -51,7 +53,7 @@ export function writeCaches(
   if (kept > 0) keepCoefficients(at, seenOf(at, places, { all: key, from: -kept }));
   const seen = seenOf(at, places, { all: key, to: kept === 0 ? undefined : -kept });
   return {
-    key: makesKeys(form) ? latentKeys(at, form, { z: seen, operator }) : seen,
+    key: makesKeys(form) && at.rotated.rotation.inside ? latentKeys(at, form, { z: seen, operator }) : seen,
     value: ownValue === undefined ? seen : seenOf(at, places, { all: ownValue }),
   };
 }

@@ -71,7 +71,7 @@ export function latentKeys(
 }
 
 /** Cosines and sines that the new tokens meet, [B, 1, T, count]. */
-export function freshCoefficients(at: SiteWriter, { cosine, sine }: Rotary, { rotation }: Places): string {
+export function metCoefficients(at: SiteWriter, { cosine, sine }: Rotary, { rotation }: Places): string {
   const rows = [cosine, sine].map((table) => at.node("Gather", [table, rotation], { label: "rotation.rows" }));
   const joined = at.node("Concat", rows, { label: "rotation.joined", attributes: { axis: -1n } });
   return at.reshape(joined, [0, 1, -1, at.rotated.rotation.count], { label: "rotation.new" });

@@ -203,7 +203,7 @@ function typed(at: SiteWriter, value: string): string {
     : at.node("Cast", [value], { label: "key.typed", attributes: { to: BigInt(to) } });
 }
 
-/** Element type in which the graph's product of scores runs: that of the last Cast on the query's way there. */
+/** Element type in which the graph's product of scores, or its operator, takes queries: that of the last Cast on their way there. */
 export function queryType(at: SiteWriter): number {
   const { graph, tracer, site: { scores, query: { projection } } } = at;
   for (let node = graph.producer(scores); node !== undefined && node !== projection.node;) {

@@ -52,7 +52,7 @@ export function pickedCoefficients(at: SiteWriter, index: readonly number[]): st
 }
 
 /** Coefficients of the new tokens, [B, 1, T, count]. */
-function freshCoefficients(at: SiteWriter): string {
+export function freshCoefficients(at: SiteWriter): string {
   const { coefficients, order } = graphRotation(at);
   const ones = at.writer.integers([1, 1, 1]);
   const shape = at.node("Concat", [at.size(at.site.key.projection.input, 0), ones], {

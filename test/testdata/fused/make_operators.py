@@ -8,6 +8,7 @@ made the ones with heads of 16. OUT gets
 
 group_query         com.microsoft.GroupQueryAttention that rotates itself (do_rotary), as ONNX Runtime GenAI's builder writes it
 group_query_packed  the same with query, key and value in one operand
+group_query_turned  com.microsoft.RotaryEmbedding, then a GroupQueryAttention that doesn't rotate
 multi_head          com.microsoft.RotaryEmbedding, then com.microsoft.MultiHeadAttention with a cache
 attention           the standard's RotaryEmbedding and Attention on [batch, positions, heads * head size], causal, cache inside
 attention_heads     the same with heads first
@@ -28,8 +29,8 @@ FORMS = {
     "llama": ["multi_head"],
     "llama-gqa": ["attention"],
     "qwen3": ["attention_heads"],
-    "llama-16": ["group_query", "group_query_packed"],
-    "qwen3-16": ["group_query"],
+    "llama-16": ["group_query", "group_query_packed", "group_query_turned"],
+    "qwen3-16": ["group_query", "group_query_turned"],
 }
 MICROSOFT = "com.microsoft"
 
@@ -81,6 +82,8 @@ class Decoder:
             index = self.tensor("index", np.array(1, np.int64))
             total = self.node("Gather", [self.node("Shape", ["attention_mask"], "mask.shape"), index], "mask.total")
             self.node("Cast", [total], "total_sequence_length", to=TensorProto.INT32)
+            if self.form == "group_query_turned":
+                self.counted_positions(counted, total, index)
             return
         # Where position t of the new ones may look: at what the mask has, up to its own place.
         zero = self.tensor("zero", np.array([0], np.int64))
@@ -100,6 +103,16 @@ class Decoder:
         values = [self.tensor("lowest", np.array(-1e9, np.float32)), self.tensor("nothing", np.array(0, np.float32))]
         self.node("Where", [hidden, *values], "mask.bias")
 
+    def counted_positions(self, counted, total, index):
+        """Positions of the new tokens as GroupQueryAttention counts them for itself: in the first call all rows begin at 0."""
+        tokens = self.node("Gather", [self.node("Shape", ["input_ids"], "ids.shape"), index], "ids.total")
+        scalars = [self.tensor(f"scalar.{number}", np.array(number, np.int64)) for number in (0, 1)]
+        first = self.node("Equal", [total, tokens], "ids.first")
+        before = self.node("Where", [first, scalars[0], self.node("Sub", [counted, tokens], "mask.before")], "before")
+        rows = self.node("Unsqueeze", [before, "one"], "before.rows")
+        steps = self.node("Range", [scalars[0], tokens, scalars[1]], "ids.steps")
+        self.node("Add", [rows, steps], "position_ids")
+
     def attention(self, x, layer):
         base = f"model.layers.{layer}.self_attn"
         names = [f"{base}.{part}_proj" for part in "qkv"]
@@ -115,15 +128,18 @@ class Decoder:
         if f"{base}.q_norm.weight" in self.weights:
             for i, part in enumerate("qk"):
                 operands[i] = self.head_norm(operands[i], f"{base}.{part}_norm")
+        inside = self.form in ("group_query", "group_query_packed")
+        for i in range(0 if inside else 2):
+            operands[i] = self.rotated(operands[i], heads[i])
         if self.form.startswith("group_query"):
-            lengths = ["seqlens_k", "total_sequence_length", "cos_cache", "sin_cache"]
+            lengths = ["seqlens_k", "total_sequence_length"]
+            tables = ["cos_cache", "sin_cache"] if inside else []
+            rotation = {"do_rotary": 1, "rotary_interleaved": 0} if inside else {}
             context = self.node(
-                "GroupQueryAttention", [*operands, *past, *lengths], outputs, MICROSOFT,
-                num_heads=self.heads, kv_num_heads=self.groups, scale=self.size**-0.5, do_rotary=1, rotary_interleaved=0,
+                "GroupQueryAttention", [*operands, *past, *lengths, *tables], outputs, MICROSOFT,
+                num_heads=self.heads, kv_num_heads=self.groups, scale=self.size**-0.5, **rotation,
             )
             return self.linear(context, [f"{base}.o_proj"], f"{base}.out")
-        for i in range(2):
-            operands[i] = self.rotated(operands[i], heads[i])
         if self.form == "multi_head":
             context = self.node(
                 "MultiHeadAttention", [*operands, "", "", "mask.bias", *past], outputs, MICROSOFT, num_heads=self.heads,
