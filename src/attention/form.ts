@@ -115,7 +115,9 @@ export function canBeLatent(block: AttentionBlock, form: BlockForm, name: Cached
   const able = name === "key"
     ? isReduced(form, name) || (keyRotation !== undefined && (!keyRotation.normed || form.key === "shared"))
     : isReduced(form, name) && block.valueBiasInside !== true && block.valueNormed !== true;
-  return able && (form[name] === "shared" || form[name] === "pair");
+  // One tensor for both holds one z.
+  const one = !block.oneHeadSize || (isReduced(form, name) && !headSizesDiffer(form));
+  return able && one && (form[name] === "shared" || form[name] === "pair");
 }
 
 /**
@@ -144,6 +146,11 @@ export function makesKeys(form: BlockForm): boolean {
 /** Whether key or value runs in r2 numbers per head. */
 export function isReduced(form: BlockForm, name: CachedName): boolean {
   return (name === "key" ? form.queryKey : form.valueOutput) === "reduced";
+}
+
+/** Whether heads of keys and values may have different sizes: two spaces, or two of their own. */
+export function headSizesDiffer({ queryKey, valueOutput, key, value }: BlockForm): boolean {
+  return queryKey !== valueOutput || (queryKey === "reduced" && !(key === "shared" && value === "shared"));
 }
 
 /** Whether the cache of key or value holds z. */

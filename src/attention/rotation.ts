@@ -11,6 +11,7 @@
  *
  * @module
  */
+import { operatorOf } from "../onnx/node.ts";
 import { type CoefficientPlaces, type Coefficients, readCoefficients } from "./coefficients.ts";
 import { findKeyNorm, type KeyNorm } from "./key_norm.ts";
 import { keysOf } from "./key_layout.ts";
@@ -53,6 +54,7 @@ export interface RotationReader {
 function readRotation({ tracer, identities }: RotationReader, site: Site): GraphRotation | string {
   const { graph, key } = site;
   if (key.fromCache) return "another call fills its cache";
+  if (key.projection.node === site.fused?.node) return `${operatorOf(site.fused.node)} projects them`;
   const stream = tracer.value(graph, key.projection.input).shape;
   const turned = key.inexact === undefined && (key.order === undefined || !isPlain(key.order));
   if (turned || stream?.length !== 3) {

@@ -99,6 +99,7 @@ export interface CacheReader extends Omit<SiteParts, "key" | "value"> {
   readonly key: CachedHeads;
   readonly value: CachedHeads;
   readonly path: SoftmaxPath;
+  readonly operatorStaysBecause?: Site["operatorStaysBecause"];
 }
 
 /** A family's verdict on an anchor: a site, a site once it is known who fills its cache, or the reason why it is left alone. */

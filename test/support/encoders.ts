@@ -9,7 +9,7 @@ import type { AttentionBlock } from "../../src/attention/types.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { assertNear, largestDifference, largestValue } from "./close.ts";
 import { Decoding } from "./decoding.ts";
-import { factored } from "./factored.ts";
+import { type CacheOfFactored, factored } from "./factored.ts";
 import {
   nestedNumbers,
   type OracleCase,
@@ -75,7 +75,7 @@ export class Architecture {
   async load(
     { model, blocks, sites }: OpenedArchitecture,
     ranks: "full" | "half",
-    execution: "dense" | { readonly cache: "full" | "compressed" },
+    execution: "dense" | { readonly cache: CacheOfFactored },
   ): Promise<Loaded> {
     const tensors = blocks.map((block, i) => {
       const { hiddenSize: d, headSize: h, heads } = block;
@@ -155,7 +155,7 @@ export async function checkDecoder(
   [first, later]: readonly [OpenedArchitecture, OpenedArchitecture],
 ): Promise<void> {
   for (const ranks of ["full", "half"] as const) {
-    for (const execution of ["dense", { cache: "full" }, { cache: "compressed" }] as const) {
+    for (const execution of ["dense", { cache: "full" }, { cache: "compressed" }, { cache: "latent" }] as const) {
       await using starts = await architecture.load(first, ranks, execution);
       await using goesOn = await architecture.load(later, ranks, execution);
       for (const entry of architecture.reference.cases) {

@@ -182,7 +182,10 @@ export function emptyCache(
   return Object.fromEntries(past.map(([name, shape]) => {
     const last = shape.at(-1)!;
     const width = typeof last === "number" ? last : typeof size === "number" ? size : size[last]!;
-    return [name, { shape: [...shape.length === 5 ? [2] : [], 1, Number(shape.at(-3)), 0, width], data: [] }];
+    return [name, {
+      shape: [...shape.length === 5 ? [Number(shape[0])] : [], 1, Number(shape.at(-3)), 0, width],
+      data: [],
+    }];
   }));
 }
 

@@ -32,7 +32,11 @@ export function randomForm(
 ): BlockForm {
   const form = randomFormOf(block, random, cache);
   if (cache !== "latent" || block.noLatentCacheBecause !== undefined) return form;
-  const latent = (["key", "value"] as const).filter((name) => canBeLatent(block, form, name) && random() < 0.7);
+  // One tensor for both holds z for both or for neither.
+  const both = random() < 0.7;
+  const latent = (["key", "value"] as const).filter((name) =>
+    canBeLatent(block, form, name) && (block.oneHeadSize ? both : random() < 0.7)
+  );
   return latent.length === 0 ? form : { ...form, latent };
 }
 

@@ -4,7 +4,8 @@
  * @module
  */
 import { extractWeights, findAttention, rewriteFactored } from "../../src/attention/mod.ts";
-import type { AttentionWeights, BlockForm } from "../../src/attention/types.ts";
+import { headSizesDiffer } from "../../src/attention/form.ts";
+import type { AttentionBlock, AttentionWeights, BlockForm } from "../../src/attention/types.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
 import { randomFactors } from "./random_forms.ts";
 import type { Numbers } from "./session.ts";
@@ -31,7 +32,7 @@ export function withRandomFactors(
   const made = blocks.map((block) =>
     randomFactors(slots.filter(({ layer }) => layer === block.layer), {
       form: forms.get(block.layer)!,
-      oneHeadSize: block.oneHeadSize,
+      oneHeadSize: hasOneSize(block, forms.get(block.layer)!),
       ...extractWeights(model, block),
     }, random)
   );
@@ -41,6 +42,11 @@ export function withRandomFactors(
     ranks: Object.assign({}, ...made.map((each) => each.ranks)),
     weights: new Map(blocks.map(({ layer }, i) => [layer, made[i]!.weights])),
   };
+}
+
+/** Whether key and value heads have one size: the operator wants that, or the decomposition gives it, one subspace for both. */
+function hasOneSize({ oneHeadSize }: AttentionBlock, form: BlockForm): true | undefined {
+  return oneHeadSize || (form.queryKey === "reduced" && !headSizesDiffer(form)) || undefined;
 }
 
 /** The model with the same factors as initializers. */

@@ -18,16 +18,28 @@ export const [D, H, SIZE, LAYERS] = [24, 4, 8, 2];
 export interface AttentionOptions {
   readonly opset: 23 | 24;
   readonly groups: number;
+  /** Whether numbers have 16 bits. */
+  readonly half: boolean;
+  /** Whether the softmax is asked for in 32 bits. */
+  readonly precise: boolean;
   /** The graph repeats key and value heads before the operator, which then takes as many as queries. */
   readonly repeated: boolean;
   /** Heads stand before positions. */
   readonly headsFirst: boolean;
   /** Whether key and value have biases. */
   readonly biased: boolean;
-  /** It keeps a cache, the graph keeps one before it, it is told how many keys of each row count (from opset 24 on), or none of it. */
-  readonly keys: "cached" | "outside" | "counted" | "all";
+  /** It keeps a cache, it gives one out for later calls, the graph keeps one before it, or none of it. */
+  readonly keys: "cached" | "given" | "outside" | "all";
+  /** Whether it is told how many keys of each row count (from opset 24 on, without a cache of its own). */
+  readonly counted: boolean;
+  /** Keys and values come from another stream, `e`. */
+  readonly cross: boolean;
   readonly causal: boolean;
   readonly mask: "float" | "bool" | undefined;
+  /** Whether each layer has a mask of its own. */
+  readonly own: boolean;
+  /** Sizes of the mask before tokens and keys, two at most: 1 or the scores' own. */
+  readonly masked: readonly (1 | "all")[];
   readonly softcap: number;
   readonly scale: number | undefined;
   /** Which of its scores it gives out. */
@@ -35,25 +47,29 @@ export interface AttentionOptions {
 }
 
 /** Random options that ONNX Runtime's CPU provider takes. */
-export function randomOptions(random: Random): AttentionOptions {
+export function randomOptions(random: Random, half: boolean): AttentionOptions {
   const chance = (share: number): boolean => random() < share;
   const pick = <T>(...values: readonly T[]): T => values[integer(random, 0, values.length - 1)]!;
   const opset = pick(23, 24, 24);
-  const keys = opset === 23
-    ? pick("cached", "outside", "all")
-    : pick("cached", "cached", "outside", "outside", "counted", "all");
+  const keys = pick("cached", "cached", "given", "outside", "outside", "all");
   const headsFirst = chance(0.5);
   const repeated = chance(0.4);
   return {
     opset,
     // Grouped heads that are joined again behind a cache can't become one for each query head.
     groups: keys === "outside" && !headsFirst ? H : pick(1, 2, 4),
+    half,
+    precise: chance(0.3),
     repeated,
     headsFirst,
     biased: chance(0.4),
     keys,
+    counted: opset === 24 && (keys === "outside" || keys === "all") && chance(0.4),
+    cross: keys !== "outside" && chance(0.2),
     causal: chance(0.5),
     mask: pick(undefined, "float", "bool"),
+    own: chance(0.5),
+    masked: Array.from({ length: integer(random, 0, 2) }, () => pick<1 | "all">(1, "all")),
     softcap: chance(0.4) ? 0.5 : 0,
     scale: chance(0.3) ? 0.4 : undefined,
     gives: chance(0.2) ? integer(random, 0, 3) : undefined,
@@ -62,18 +78,21 @@ export function randomOptions(random: Random): AttentionOptions {
 
 /** x → query, key, value → the operator → output projection, twice. */
 export function attentionModel(options: AttentionOptions, random: Random): OnnxModel {
-  const { opset, groups, repeated, headsFirst, biased, keys, mask, gives } = options;
+  const { opset, groups, repeated, headsFirst, biased, keys, counted, mask, gives } = options;
   const taken = repeated ? H : groups;
+  const type = options.half ? DataType.FLOAT16 : DataType.FLOAT;
   const tensor = (name: string, ...shape: number[]) =>
-    floatTensor(name, shape, Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => random() - 0.5));
+    floatTensor(name, shape, Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () => random() - 0.5), type);
   const perm = [0n, 2n, 1n, 3n];
   const all = Array.from({ length: LAYERS }, (_, layer) => layer);
-  const keeps = keys === "cached" || keys === "outside";
+  const keeps = (prefix: string): boolean =>
+    keys === "cached" || keys === "outside" || (keys === "given" && prefix === "present");
   const cached = (prefix: string, layer: number): string[] =>
-    keeps ? ["key", "value"].map((part) => `${prefix}.${layer}.${part}`) : ["", ""];
+    keeps(prefix) ? ["key", "value"].map((part) => `${prefix}.${layer}.${part}`) : ["", ""];
   const attributes: Record<string, AttributeValue> = {
     is_causal: options.causal ? 1n : 0n,
     softcap: options.softcap,
+    ...(options.precise ? { softmax_precision: 1n } : {}),
     ...(headsFirst ? {} : { q_num_heads: BigInt(H), kv_num_heads: BigInt(taken) }),
     ...(options.scale === undefined ? {} : { scale: options.scale }),
     ...(gives === undefined ? {} : { qk_matmul_output_mode: BigInt(gives) }),
@@ -82,7 +101,7 @@ export function attentionModel(options: AttentionOptions, random: Random): OnnxM
     const name = `${part}.${layer}`;
     const added = biased && part !== "q";
     return [
-      makeNode("MatMul", [x, `w.${name}`], [added ? `${name}.product` : name]),
+      makeNode("MatMul", [options.cross && part !== "q" ? "e" : x, `w.${name}`], [added ? `${name}.product` : name]),
       ...(added ? [makeNode("Add", [`${name}.product`, `b.${name}`], [name])] : []),
       ...(headsFirst
         ? [
@@ -126,9 +145,14 @@ export function attentionModel(options: AttentionOptions, random: Random): OnnxM
     const [x, context, last] = [layer === 0 ? "x" : `x.${layer}`, `context.${layer}`, layer === LAYERS - 1];
     const query = headsFirst ? `q.${layer}.first` : `q.${layer}`;
     const others = (["k", "v"] as const).map((part) => `${grown(part, layer)}${repeated ? ".repeated" : ""}`);
-    const inside = (prefix: string): string[] => keys === "cached" ? cached(prefix, layer) : ["", ""];
-    const inputs = [query, ...others, mask === undefined ? "" : "mask", ...inside("past_key_values")];
-    if (keys === "counted") inputs.push("lengths");
+    const inside = (prefix: string): string[] => keys === "outside" ? ["", ""] : cached(prefix, layer);
+    const inputs = [
+      query,
+      ...others,
+      mask === undefined ? "" : `mask.${options.own ? layer : 0}`,
+      ...inside("past_key_values"),
+    ];
+    if (counted) inputs.push("lengths");
     while (inputs.at(-1) === "") inputs.pop();
     const outputs = [headsFirst ? `${context}.first` : context, ...inside("present")];
     if (gives !== undefined) outputs.push(`scores.${layer}`);
@@ -148,7 +172,7 @@ export function attentionModel(options: AttentionOptions, random: Random): OnnxM
   });
   const cache = (prefix: string, positions: string) =>
     all.flatMap((layer) => cached(prefix, layer)).filter((name) => name !== "").map((name) =>
-      tensorInfo(name, DataType.FLOAT, ["batch", keys === "outside" ? groups : taken, positions, SIZE])
+      tensorInfo(name, type, ["batch", keys === "outside" ? groups : taken, positions, SIZE])
     );
   const graph = create(GraphProtoSchema, {
     name: "attention",
@@ -171,19 +195,24 @@ export function attentionModel(options: AttentionOptions, random: Random): OnnxM
       int64Tensor("repeated", headsFirst ? [0, H, -1, SIZE] : [0, 0, H * SIZE]),
     ],
     input: [
-      tensorInfo("x", DataType.FLOAT, ["batch", "sequence", D]),
-      ...(mask === undefined
-        ? []
-        : [tensorInfo("mask", mask === "float" ? DataType.FLOAT : DataType.BOOL, ["batch", 1, "sequence", "total"])]),
-      ...(keys === "counted" ? [tensorInfo("lengths", DataType.INT64, ["batch"])] : []),
+      tensorInfo("x", type, ["batch", "sequence", D]),
+      ...(options.cross ? [tensorInfo("e", type, ["batch", "sources", D])] : []),
+      ...(mask === undefined ? [] : options.own ? all : [0]).map((layer) =>
+        tensorInfo(`mask.${layer}`, mask === "float" ? type : DataType.BOOL, [
+          ...options.masked.map((size, i) => size === 1 ? 1 : i === options.masked.length - 1 ? H : "batch"),
+          "sequence",
+          "total",
+        ])
+      ),
+      ...(counted ? [tensorInfo("lengths", DataType.INT64, ["batch"])] : []),
       ...cache("past_key_values", "past"),
     ],
     output: [
-      tensorInfo("y", DataType.FLOAT, ["batch", "sequence", D]),
+      tensorInfo("y", type, ["batch", "sequence", D]),
       ...cache("present", "total"),
       ...(gives === undefined
         ? []
-        : all.map((layer) => tensorInfo(`scores.${layer}`, DataType.FLOAT, ["batch", H, "sequence", "total"]))),
+        : all.map((layer) => tensorInfo(`scores.${layer}`, type, ["batch", H, "sequence", "total"]))),
     ],
   });
   const opsetImport = [{ domain: "", version: BigInt(opset) }];

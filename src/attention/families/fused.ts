@@ -8,6 +8,7 @@
 import type { Graph } from "../../onnx/graph.ts";
 import { intAttribute, intsAttribute, type NodeProto, operatorOf, stringAttribute } from "../../onnx/node.ts";
 import { type HeadView, readHeads } from "../heads.ts";
+import { multiHeadProblem } from "../multi_head.ts";
 import { PLAIN } from "../rows.ts";
 import type { Verdict } from "../site.ts";
 import { knownConstant } from "../trace/constants.ts";
@@ -24,6 +25,8 @@ export function findAtAttention(tracer: Tracer, graph: Graph, node: NodeProto): 
   const buffer = intAttribute(node, "past_present_share_buffer", 0) === 1;
   if (buffer || node.input[6]) return { reason: "its past and present share a buffer" };
   if (intAttribute(node, "do_rotary", 0) === 1) return { reason: "it rotates inside the operator" };
+  const masked = multiHeadProblem(tracer, graph, { node, mask: mask || undefined });
+  if (masked?.readable === false) return { reason: masked.reason };
   const matrix = weight === undefined ? undefined : tracer.value(graph, weight);
   const shape = matrix?.shape;
   if (stream === undefined || weight === undefined || matrix?.constant !== true || shape?.length !== 2) {

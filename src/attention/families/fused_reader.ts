@@ -9,6 +9,7 @@ import { floatAttribute, type NodeProto } from "../../onnx/node.ts";
 import { readCachedHeads, readHeads } from "../heads.ts";
 import { readOutput } from "../output.ts";
 import type { Verdict } from "../site.ts";
+import { standardAttentionProblem } from "../standard_attention.ts";
 import { elementTypeAt } from "../trace/element_type.ts";
 import type { Tracer } from "../trace/tracer.ts";
 
@@ -42,5 +43,7 @@ export function readerAtOperator(tracer: Tracer, graph: Graph, node: NodeProto):
   };
   const path = { notAdditive: floatAttribute(node, "softcap", 0) > 0 ? "softcap" : undefined, rowSumBroken: undefined };
   const places = { scores: context, probabilities: context, context };
-  return { reader: { graph, anchor: node, query: asked, key: keys, value: values, output, ...places, fused, path } };
+  const operatorStaysBecause = standardAttentionProblem(tracer, graph, node);
+  const parts = { graph, anchor: node, query: asked, key: keys, value: values, output, ...places, fused };
+  return { reader: { ...parts, path, operatorStaysBecause } };
 }

@@ -2,8 +2,9 @@
  * What of a fused operator may run in the small space.
  *
  * MultiHeadAttention and the standard's Attention take value heads of another size than key heads, in their caches too, so they
- * run in the small space as they are; only a MultiHeadAttention with a cache wants one size for both. GroupQueryAttention takes neither
- * other sizes nor any that isn't a multiple of 8: in the small space it is written as plain operators.
+ * run in the small space as they are; only a MultiHeadAttention with a cache wants one size for both and that cache for itself, and no cache of
+ * theirs takes z: then they are written as plain operators. GroupQueryAttention takes neither other sizes nor any that isn't a multiple of 8: in the
+ * small space it is always written so.
  *
  * @module
  */
@@ -12,9 +13,11 @@ import { floatAttribute, type NodeProto, operatorOf } from "../../onnx/node.ts";
 import { dataTypeName } from "../../onnx/tensor.ts";
 import { groupQueryPath, groupQueryProblem, isGroupQuery, rotates } from "../group_query.ts";
 import type { HeadView } from "../heads.ts";
+import { isProjecting, multiHeadProblem } from "../multi_head.ts";
 import { readOutput } from "../output.ts";
 import type { FusedOperator, Site, SiteParts, Verdict } from "../site.ts";
 import { judgeSpaces } from "../space.ts";
+import { isStandardAttention, standardAttentionProblem } from "../standard_attention.ts";
 import { elementTypeAt } from "../trace/element_type.ts";
 import type { Tracer } from "../trace/tracer.ts";
 
@@ -37,7 +40,13 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
   const context = node.output[0]!;
   const output = readOutput(tracer, graph, { context, heads: query.heads, headSize: value.headSize });
   if (typeof output === "string") return { reason: output };
-  const fused = { ...operator, scale: floatAttribute(node, "scale", 0) || 1 / Math.sqrt(query.headSize) };
+  const broken = insideProblem(graph, operator) ?? typeProblem(graph, node, query.projection.elementType);
+  const unwritable = broken ?? plainProblem(tracer, graph, operator);
+  const fused = {
+    ...operator,
+    scale: floatAttribute(node, "scale", 0) || 1 / Math.sqrt(query.headSize),
+    oneHeadSize: operator.oneHeadSize && (isProjecting(node) || unwritable !== undefined),
+  };
   const parts: SiteParts = {
     graph,
     anchor: node,
@@ -55,9 +64,8 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
   const [, presentKey, presentValue] = node.output;
   const both = node.opType === "Attention" && node.domain !== "" ? presentKey : presentValue;
   const present = { key: presentKey || judged.present.key, value: both || judged.present.value };
-  const inside = insideProblem(graph, fused) ?? outsideProblem(fused, views, present) ??
-    typeProblem(graph, node, query.projection.elementType) ??
-    (grouped ? groupQueryProblem(tracer, graph, node) : undefined);
+  const outside = outsideProblem(fused, views, present);
+  const inside = broken ?? outside ?? (grouped ? unwritable : undefined);
   const rotated = grouped && rotates(node) ? `${operatorOf(node)} rotates keys inside, at full size` : undefined;
   const { queryKeyExpandedBecause: queryKey, valueOutputExpandedBecause: valueOutput } = judged;
   const together = fused.oneHeadSize ? togetherProblem(node, queryKey ?? valueOutput) : undefined;
@@ -65,11 +73,24 @@ export function fusedSite(tracer: Tracer, { graph, views, ...operator }: FoundOp
     site: {
       ...parts,
       present,
-      operatorStaysBecause: grouped ? inside : `it runs as ${operatorOf(node)}, which takes keys and values, not z`,
+      operatorStaysBecause: grouped ? inside : unwritable,
       queryKeyExpandedBecause: inside ?? rotated ?? queryKey ?? together,
       valueOutputExpandedBecause: inside ?? valueOutput ?? together,
     },
   };
+}
+
+/** Why an operator can't be written as plain ones; undefined if it can. */
+function plainProblem(
+  tracer: Tracer,
+  graph: Graph,
+  operator: Omit<FoundOperator, "views" | "graph">,
+): string | undefined {
+  const { node } = operator;
+  if (isGroupQuery(node)) return groupQueryProblem(tracer, graph, node);
+  return isStandardAttention(node)
+    ? standardAttentionProblem(tracer, graph, node)
+    : multiHeadProblem(tracer, graph, operator)?.reason;
 }
 
 /** Where one pair can't run reduced, and the operator takes key and value heads of one size. */
@@ -77,13 +98,13 @@ function togetherProblem(node: NodeProto, other: string | undefined): string | u
   return other && `${operatorOf(node)} takes key and value heads of one size, and ${other}`;
 }
 
-/** com.microsoft's operators take small heads from a cache of their own, not from one that the graph keeps outside. */
+/** GroupQueryAttention takes small heads from a cache of its own, not from one that the graph keeps outside. */
 function outsideProblem(
   { node, past }: FusedOperator,
   { key, value }: FusedViews,
   present: Site["present"],
 ): string | undefined {
-  if (node.domain !== "com.microsoft" || past.key !== undefined) return undefined;
+  if (!isGroupQuery(node) || past.key !== undefined) return undefined;
   const given = [present.key, present.value].some((name) => name !== undefined && !node.output.includes(name));
   const taken = key.past !== undefined || value.past !== undefined;
   return given || taken ? `its cache is kept outside ${operatorOf(node)}` : undefined;
@@ -98,7 +119,7 @@ function typeProblem(graph: Graph, node: NodeProto, projected: number): string |
 }
 
 /** What an operator does inside that needs heads of full size. */
-function insideProblem(graph: Graph, { node, past }: FusedOperator): string | undefined {
+function insideProblem(graph: Graph, { node, past }: Pick<FusedOperator, "node" | "past">): string | undefined {
   if (node.output[3]) return `${operatorOf(node)} gives its scores out`;
   const dimensions = past.key === past.value ? 5 : 4;
   for (const name of [past.key, past.value]) {

@@ -22,7 +22,8 @@ export interface CacheWidth {
  * call fills the cache there are none, and `fresh` isn't made.
  */
 export function writeCache(at: SiteWriter, name: CachedName, fresh: () => string, width: CacheWidth): string {
-  const { past, fromCache } = at.site[name];
+  const past = pastOf(at.site, name);
+  const { fromCache } = at.site[name];
   resizeCache(at, name, width);
   if (past === undefined) return given(at, name, (output) => named(at, fresh(), { label: `${name}.present`, output }));
   const typed = typeOf(at.graph.input(past)) === at.elementType

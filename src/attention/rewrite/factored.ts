@@ -21,7 +21,7 @@ import { DataType } from "../../onnx/tensor.ts";
 import { tensorInfo } from "../../onnx/value_info.ts";
 import type { LocatedBlock } from "../describe.ts";
 import { analyse, locatedBlock } from "../find.ts";
-import { canBeLatent, coefficientKeepers, makesKeys, slotsOf } from "../form.ts";
+import { canBeLatent, coefficientKeepers, headSizesDiffer, makesKeys, slotsOf } from "../form.ts";
 import { isGroupQuery } from "../group_query.ts";
 import type { BlockForm, FactorRole, FactorSlot } from "../types.ts";
 import { writeExpandedOutput, writeExpandedProjections, writeTwins } from "./expanded.ts";
@@ -29,6 +29,7 @@ import { writeFused, writeUngroupedOperator } from "./fused.ts";
 import { writeGroupQuery } from "./group_query.ts";
 import { writeLatentKeys, writeReducedQueryKey, writeReducedValueOutput } from "./reduced.ts";
 import { addPackedFactors, packedRoles } from "./packed.ts";
+import { runsPlain, writePlain } from "./plain.ts";
 import { replaceShapeReaders } from "./shapes.ts";
 import { type Factor, SiteWriter } from "./site_writer.ts";
 import { type FactorNumbers, ModelWriter } from "./writer.ts";
@@ -96,10 +97,11 @@ function writeSite(at: SiteWriter, form: BlockForm): void {
   const reduced = form.queryKey === "reduced" || form.valueOutput === "reduced";
   const { fused, query } = at.site;
   const inside = fused !== undefined && query.projection.node === fused.node;
-  const plain = fused !== undefined && isGroupQuery(fused.node) && (reduced || makesKeys(form));
+  const plain = fused !== undefined &&
+    (isGroupQuery(fused.node) ? reduced || makesKeys(form) : runsPlain(at, fused, form));
   if (reduced || makesKeys(form)) replaceShapeReaders(at);
   if (fused !== undefined) {
-    if (plain) writeGroupQuery(at, fused, form);
+    if (plain) (isGroupQuery(fused.node) ? writeGroupQuery : writePlain)(at, fused, form);
     else if (reduced || inside) writeFused(at, fused, form);
   } else {
     if (form.queryKey === "reduced") writeReducedQueryKey(at, form);
@@ -175,9 +177,8 @@ function checkForm(block: LocatedBlock, form: BlockForm): void {
       if (space === "reduced" && form[matrix] === "kept") refuse(`${matrix} is kept, but its space is reduced`);
     }
   }
-  const shared = form.key === "shared" && form.value === "shared";
-  const apart = form.queryKey !== form.valueOutput || (form.queryKey === "reduced" && !shared);
-  if (block.oneHeadSize && apart) refuse("its keys and values must have heads of one size");
+  if (block.oneHeadSize && headSizesDiffer(form)) refuse("its keys and values must have heads of one size");
+  if (block.oneHeadSize && form.latent?.length === 1) refuse("its keys and values are one tensor in the cache");
   for (const name of form.latent ?? []) {
     if (block.noLatentCacheBecause !== undefined) refuse(`no latent cache: ${block.noLatentCacheBecause}`);
     if (!canBeLatent(block, form, name)) {

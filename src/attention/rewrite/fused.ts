@@ -66,7 +66,7 @@ export function writeFused(at: SiteWriter, fused: FusedOperator, form: BlockForm
 }
 
 /** Whether the graph itself puts the past before new keys or values and gives both out, and the operator only reads them. */
-function keepsOutside(at: SiteWriter, { node, past }: FusedOperator, name: CachedName): boolean {
+export function keepsOutside(at: SiteWriter, { node, past }: FusedOperator, name: CachedName): boolean {
   const present = at.site.present[name];
   return isCached(at.site, name) && past[name] === undefined &&
     (present === undefined || !node.output.includes(present));

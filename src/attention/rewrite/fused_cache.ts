@@ -34,6 +34,26 @@ export function joinPresent(at: SiteWriter, parts: readonly string[], output: st
   at.node("Reshape", [stacked, shape], { label: "present", output });
 }
 
+/** z of all positions, [B, 1, S, r], in place of keys and values that are one tensor: the cache is [1, B, 1, S, r]. */
+export function writeJointLatent(
+  at: SiteWriter,
+  { node, past: { key: past } }: FusedOperator,
+  { fresh, size }: { readonly fresh: string; readonly size: number | string },
+): string {
+  const output = node.output[1]!;
+  const change = (info: ValueInfoProto): ValueInfoProto => withDimension(withWidth(info, { heads: 1, size }, 2), 0, 1);
+  retypeOutput(at, output, change);
+  if (past !== undefined) at.writer.retype(at.graph.scopeOf(past)!, change(at.graph.input(past)!));
+  const before = past && at.node("Gather", [past, at.writer.integer(0)], { label: "past", attributes: { axis: 0n } });
+  const all = before === undefined
+    ? fresh
+    : at.node("Concat", [before, fresh], { label: "latent.all", attributes: { axis: 2n } });
+  const sizes = [at.writer.integers([1, -1, 1]), at.size(all, 2), at.size(all, 3)];
+  const shape = at.node("Concat", sizes, { label: "present.shape", attributes: { axis: 0n } });
+  at.node("Reshape", [all, shape], { label: "present", output });
+  return all;
+}
+
 /** The cache of an operator that keeps one holds the heads that run, in r2 numbers of what is reduced, where it doesn't hold z. */
 export function retypeCache(at: SiteWriter, fused: FusedOperator, form: BlockForm): void {
   const heads = isJoint(fused) ? 2 : 1;

@@ -98,7 +98,8 @@ function probabilities(
   return at.node("Slice", [shares, zero, last, axis], { label: "probabilities" });
 }
 
-function capped(at: SiteWriter, scores: string, softcap: number): string {
+/** Scores bent to stay below a bound. */
+export function capped(at: SiteWriter, scores: string, softcap: number): string {
   const bound = at.writer.scalar(softcap, at.elementType);
   const bent = at.node("Tanh", [at.node("Div", [scores, bound], { label: "scores.share" })], { label: "scores.bent" });
   return at.node("Mul", [bent, bound], { label: "scores.capped" });

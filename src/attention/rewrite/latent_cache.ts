@@ -6,20 +6,24 @@
 import { isLatent, isReduced } from "../form.ts";
 import type { BlockForm, CachedName } from "../types.ts";
 import { writeCache, writeEmptyCache } from "./caches.ts";
+import { isJoint, writeJointLatent } from "./fused_cache.ts";
 import { writeRotatedCache } from "./rotation_cache.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** z of all positions, [B, 1, S, r]. Where the key's cache holds that of values too, theirs has the same positions of no numbers. */
 export function latentCache(at: SiteWriter, form: BlockForm, name: CachedName): string {
   const holder = latentHolder(at, form, name);
+  const { fused } = at.site;
+  const joint = fused !== undefined && isJoint(fused);
   const all = at.once(`${holder}.latent`, () => {
     const fresh = (): string => freshLatent(at, form, holder);
     const size = latentSize(at, holder);
+    if (joint) return writeJointLatent(at, fused, { fresh: fresh(), size });
     return holder === "value" || isReduced(form, "key")
       ? writeCache(at, holder, fresh, { heads: 1, size })
       : writeRotatedCache(at, fresh, size);
   });
-  if (name !== holder) writeEmptyCache(at, name, all);
+  if (name !== holder && !joint) writeEmptyCache(at, name, all);
   return all;
 }
 

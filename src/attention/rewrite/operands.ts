@@ -28,11 +28,13 @@ export function operand(
     if (!fused.headsFirst) return small;
     return headsApart(at, { joined: small, name, heads: name === "query" ? view.heads : form.keyValueHeads });
   }
-  if (name !== "query" && at.groups(view) < form.keyValueHeads) return manyHeads(at, form, name);
-  if (fused.packed) return packedOperand(at, form, name);
   const inside = view.projection.node === fused.node;
   const part = ["query", "key", "value"].indexOf(name);
-  const full = !inside
+  const full = name !== "query" && at.groups(view) < form.keyValueHeads
+    ? manyHeads(at, form, name)
+    : fused.packed
+    ? packedOperand(at, form, name)
+    : !inside
     ? fused.node.input[part]!
     : form[name] === "kept"
     ? at.matmul(view.projection.input, originalMatrix(at, name), { label: `${name}.kept` })

@@ -11,10 +11,10 @@
  *
  * @module
  */
-import type { AttributeValue } from "../../onnx/node.ts";
 import { DataType } from "../../onnx/tensor.ts";
 import type { GroupQuery } from "../group_query.ts";
 import type { SiteWriter } from "./site_writer.ts";
+import { Steps } from "./steps.ts";
 
 /** What `placesOf` writes. */
 export interface Places {
@@ -112,47 +112,19 @@ export function placesOf(
     const [shown, hidden] = [0, -Infinity].map((value) => at.writer.scalar(value, at.elementType)) as [string, string];
     const hiding = steps.node("Where", [visible, shown, hidden], "mask");
     if (bias === undefined) return hiding;
-    const wide = seen === total ? bias : steps.widened(bias, { from: total, to: seen });
+    const wide = seen === total ? bias : widened(at, bias, { from: total, to: seen });
     return steps.node("Add", [hiding, wide], "mask.biased");
   });
   return { positions, rotation, size, follows, seen, mask };
 }
 
-/** Small computations with lengths. */
-class Steps {
-  constructor(private readonly at: SiteWriter) {}
-
-  node(
-    opType: string,
-    inputs: readonly string[],
-    label: string,
-    attributes: Readonly<Record<string, AttributeValue>> = {},
-  ): string {
-    return this.at.node(opType, inputs, { label, attributes });
-  }
-
-  cast(value: string, to: number): string {
-    return this.node("Cast", [value], "cast", { to: BigInt(to) });
-  }
-
-  int64(value: string): string {
-    return this.cast(value, DataType.INT64);
-  }
-
-  /** 0, 1, … up to a size [1], without it. */
-  range(size: string): string {
-    const [start, step] = [0, 1].map((value) => this.at.writer.integer(value)) as [string, string];
-    return this.node("Range", [start, this.node("Squeeze", [size], "scalar"), step], "range");
-  }
-
-  smaller(a: string, b: string, label: string): string {
-    return this.node("Where", [this.node("Less", [a, b], "less"), a, b], label);
-  }
-
-  /** A bias of `from` positions with zeros up to `to`. */
-  widened(bias: string, { from, to }: { readonly from: string; readonly to: string }): string {
-    return padded(this.at, bias, { axis: 3, by: this.node("Sub", [to, from], "bias.missing") });
-  }
+/** A bias of `from` positions with zeros up to `to`. */
+function widened(
+  at: SiteWriter,
+  bias: string,
+  { from, to }: { readonly from: string; readonly to: string },
+): string {
+  return padded(at, bias, { axis: 3, by: at.node("Sub", [to, from], { label: "bias.missing" }) });
 }
 
 /** A value of four dimensions with zeros behind one of them, as many as `by` [1] says. */
