@@ -1,6 +1,7 @@
 /** Which elements of a graph are told to be the same number in every call: tables, what is picked from them, and what is computed from that. */
-import { assert, assertEquals } from "@std/assert/mod.js";
+import { assert, assertEquals, assertNotEquals, assertStrictEquals } from "@std/assert/mod.js";
 import { create } from "@bufbuild/protobuf";
+import { type CoefficientSource, CoefficientSources } from "../../src/attention/trace/coefficient_sources.ts";
 import { Identities } from "../../src/attention/trace/identity.ts";
 import { probeRuns } from "../../src/attention/trace/evaluate.ts";
 import { Tracer } from "../../src/attention/trace/tracer.ts";
@@ -16,6 +17,11 @@ const other = table.map((number, i) => i % 4 < 2 ? number : number + 1);
 
 /** What is known of elements, by the names of the nodes' outputs. Under the probe there are 11 past and 3 new tokens. */
 function elementsOf(...nodes: readonly NodeProto[]): (name: string) => Int32Array {
+  const { identities, graph } = identitiesOf(...nodes);
+  return (name) => identities.elements(graph, name)!;
+}
+
+function identitiesOf(...nodes: readonly NodeProto[]): { identities: Identities; tracer: Tracer; graph: Graph } {
   const cache = tensorInfo("past_key_values.0.key", DataType.FLOAT, ["batch", 1, "past", 4]);
   const graph = new Graph(create(GraphProtoSchema, {
     name: "identities",
@@ -35,8 +41,8 @@ function elementsOf(...nodes: readonly NodeProto[]): (name: string) => Int32Arra
     input: [tensorInfo("position_ids", DataType.INT64, ["batch", "sequence"]), cache],
     output: [],
   }));
-  const identities = new Identities(new Tracer(probeRuns(graph, ""), ""));
-  return (name) => identities.elements(graph, name)!;
+  const tracer = new Tracer(probeRuns(graph, ""), "");
+  return { identities: new Identities(tracer), tracer, graph };
 }
 
 function node(
@@ -67,6 +73,28 @@ Deno.test("rows picked by the same positions are the same where their tables are
   }
   assertEquals(new Set(first).size, 2 * 3 * 2);
   assert(of("cos").every((number, i) => number !== of("sin")[i] && number !== first[i]));
+});
+
+Deno.test("rows that an operator looks up itself are those that a graph would pick, and are compared once", () => {
+  const { identities, tracer, graph } = identitiesOf(
+    node("Gather", ["table", "position_ids"], "rows"),
+  );
+  const sources = new CoefficientSources(tracer);
+  const rows = (table: string, positions: string, counted: boolean) =>
+    sources.rows(graph, table, { positions, counted, tokens: [3, 5] })!;
+  const [own, copied] = ["table", "copy"].map((table) => rows(table, "position_ids", false)) as [
+    CoefficientSource,
+    CoefficientSource,
+  ];
+  assertEquals(own.shape, [2, 3, 4]);
+  assertEquals(identities.coefficients(own), identities.elements(graph, "rows"));
+  assertEquals(identities.coefficients(copied), identities.coefficients(own));
+  assertStrictEquals(identities.coefficients(own), identities.coefficients(own));
+  assertNotEquals(identities.coefficients(rows("other", "position_ids", false)), identities.coefficients(own));
+  const counted = [rows("table", "i3", true), rows("table", "i2", true)];
+  assertEquals(counted.map(({ shape }) => shape), [[3, 4], [3, 4]]);
+  const [third, second] = counted.map((source) => identities.coefficients(source)!);
+  assertEquals(new Set([...third!, ...second!]).size, 2 * 3 * 2, "two numbers of each token, of both first positions");
 });
 
 Deno.test("a slice that begins elsewhere in other calls is not the one that it is under the probe", () => {

@@ -10,8 +10,8 @@ import { intAttribute, type NodeProto } from "../../onnx/node.ts";
 import { DataType, sizeOf } from "../../onnx/tensor.ts";
 import type { CoefficientSource } from "./coefficient_sources.ts";
 import { knownConstant } from "./constants.ts";
-import { agreedData } from "./evaluate.ts";
 import { movementOf } from "./movement.ts";
+import { agreedNumbers, isSteered } from "./steering.ts";
 import type { Tracer } from "./tracer.ts";
 import { axisOf, broadcastIndex, stridedIndex, stridesOf } from "./value.ts";
 
@@ -20,9 +20,6 @@ const POINTWISE = new Set([
   ...["Cos", "Sin", "Neg", "Sqrt", "Exp", "Reciprocal"],
   ...["Add", "Sub", "Mul", "Div", "Pow"],
 ]);
-
-/** Movements by numbers that may depend on sizes: then elements move to other places in other calls. */
-const STEERED = new Set(["Slice", "Gather", "GatherND", "Split"]);
 
 /** Types that a Cast may round to without making another number of it. */
 const FLOATS = new Set<number>([DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16, DataType.DOUBLE]);
@@ -37,6 +34,9 @@ export class Identities {
   readonly #constants = new Map<number, number>();
   readonly #graphs = new Map<Graph, { readonly index: number; readonly values: Map<string, number> }>();
   #elements = new Map<Graph, Map<string, Int32Array | undefined>>();
+  readonly #coefficients = new WeakMap<CoefficientSource, Int32Array | undefined>();
+  /** Lines of constants, such as the tables that all layers share. */
+  readonly #lineNumbers = new Map<string, number[]>();
   #next = 0;
 
   constructor(tracer: Tracer) {
@@ -53,7 +53,12 @@ export class Identities {
   }
 
   /** The same for what keys are multiplied by. */
-  coefficients({ graph, name, rows, shape }: CoefficientSource): Int32Array | undefined {
+  coefficients(source: CoefficientSource): Int32Array | undefined {
+    if (!this.#coefficients.has(source)) this.#coefficients.set(source, this.#coefficientsOf(source));
+    return this.#coefficients.get(source);
+  }
+
+  #coefficientsOf({ graph, name, rows, shape }: CoefficientSource): Int32Array | undefined {
     if (rows === undefined) return this.elements(graph, name);
     const lines = this.#lines(graph, name, 0);
     const positions = this.elements(graph, rows.positions);
@@ -90,7 +95,7 @@ export class Identities {
   }
 
   #moved(graph: Graph, node: NodeProto, name: string): Int32Array | undefined {
-    if (truncates(node) || this.#isSteered(graph, node)) return undefined;
+    if (truncates(node) || isSteered(this.#tracer.runs, graph, node)) return undefined;
     const values = node.input.map((input) => input === "" ? undefined : this.#tracer.value(graph, input));
     const movement = movementOf(node, values);
     if (movement === undefined) return undefined;
@@ -99,24 +104,6 @@ export class Identities {
     const joined = parts.length === 1 ? parts[0]! : Int32Array.from(parts.flatMap((part) => Array.from(part)));
     const { index } = movement.outputs[node.output.indexOf(name)]!;
     return index === undefined ? joined : index().map((from) => joined[from]!);
-  }
-
-  /** Whether other elements may come to a place in other calls. Where a slice only ends elsewhere, its elements are the same. */
-  #isSteered(graph: Graph, node: NodeProto): boolean {
-    if (!STEERED.has(node.opType)) return false;
-    const steering = node.input.slice(1).map((input) => this.#agreed(graph, input));
-    if (node.opType !== "Slice" || steering.length === 0) return steering.includes(undefined);
-    const [starts, , axes, steps] = steering;
-    return starts?.every((start) => start >= 0) !== true || axes === undefined ||
-      steps?.some((step) => step < 0) === true ||
-      node.input.length > 4 && steps === undefined;
-  }
-
-  /** Numbers that steer a movement in every call; none where the node isn't given any. */
-  #agreed(graph: Graph, name: string | undefined): readonly number[] | undefined {
-    if (name === undefined || name === "") return [];
-    const known = agreedData(this.#tracer.runs, graph, name);
-    return known && Array.from(known.data);
   }
 
   /**
@@ -130,7 +117,7 @@ export class Identities {
     const axes = node.opType === "Gather"
       ? [intAttribute(node, "axis", 0)]
       : node.opType === "Slice"
-      ? this.#agreed(graph, node.input[3])
+      ? agreedNumbers(this.#tracer.runs, graph, node.input[3])
       : undefined;
     if (axes?.length !== 1) return undefined;
     const axis = axisOf(axes[0]!, from.length);
@@ -152,15 +139,20 @@ export class Identities {
       const value = this.value(graph, name);
       return Array.from({ length: count }, (_, line) => this.#number(`line ${line} of ${value}`));
     }
+    const key = `${this.graph(graph.scopeOf(name) ?? graph)} ${axis} ${name}`;
+    const remembered = this.#lineNumbers.get(key);
+    if (remembered !== undefined) return remembered;
     const known = constant ? knownConstant(graph, name, this.#tracer.folder)?.data : undefined;
     const elements = known === undefined ? this.elements(graph, name) : Float64Array.from(known);
     if (elements === undefined) return undefined;
     const strides = stridesOf(shape);
-    return Array.from(stridedIndex(shape.with(axis, 1), strides), (start) => {
+    const lines = Array.from(stridedIndex(shape.with(axis, 1), strides), (start) => {
       const line = new Float64Array(shape[axis]!);
       for (let k = 0; k < line.length; k++) line[k] = elements[start + k * strides[axis]!]!;
       return this.#number(`line of ${known === undefined ? "numbers" : "constants"} ${digest(line)}`);
     });
+    if (known !== undefined) this.#lineNumbers.set(key, lines);
+    return lines;
   }
 
   /** Elements of lines, at places that nobody knows along an axis before which and behind which (`inner`) others may stand. */
