@@ -113,11 +113,18 @@ export function withMergedOutput(
 export function canBeLatent(block: AttentionBlock, form: BlockForm, name: CachedName): boolean {
   const { keyRotation } = block;
   const able = name === "key"
-    ? isReduced(form, name) || (keyRotation !== undefined && (!keyRotation.normed || form.key === "shared"))
+    ? isReduced(form, name) || (keyRotation !== undefined && canBeNormed(block, form))
     : isReduced(form, name) && block.valueBiasInside !== true && block.valueNormed !== true;
   // One tensor for both holds one z.
   const one = !block.oneHeadSize || (isReduced(form, name) && !headSizesDiffer(form));
   return able && one && (form[name] === "shared" || form[name] === "pair");
+}
+
+/** Whether keys from z can go through the graph's norm, where there is one. */
+function canBeNormed({ keyRotation, keyValueHeads }: AttentionBlock, form: BlockForm): boolean {
+  const normed = keyRotation?.normed;
+  return normed === undefined ||
+    (form.key === "shared" && (normed === "by head" || form.keyValueHeads === keyValueHeads));
 }
 
 /**

@@ -12,7 +12,7 @@ import type { Tracer } from "./trace/tracer.ts";
 
 /** A norm and what it norms. */
 export interface Normed {
-  /** Name of the heads before the norm, [..., h]. */
+  /** Name of what stands before the norm. */
   readonly input: string;
   readonly norm: HeadNorm;
 }
@@ -52,15 +52,12 @@ function normBehind(
     const from = node.input.find((input) => input !== "" && tracer.reaches(graph, input, projected));
     return from === undefined ? undefined : normBehind(tracer, graph, { name: from, headSize, projected });
   }
-  return normAt(tracer, graph, { node, headSize });
+  const normed = normAt(tracer, graph, node);
+  return normed && tracer.value(graph, normed.input).shape?.at(-1) === headSize ? normed : undefined;
 }
 
 /** Reads a node as the last one of a norm in plain operators, x / √(mean(x²) + ε) over the last axis; undefined where it isn't. */
-export function normAt(
-  tracer: Tracer,
-  graph: Graph,
-  { node, headSize }: { readonly node: NodeProto; readonly headSize: number },
-): Normed | undefined {
+export function normAt(tracer: Tracer, graph: Graph, node: NodeProto): Normed | undefined {
   const operands = node.opType === "Mul" ? [node.input, node.input.toReversed()] : [node.input];
   for (const [heads, factor] of operands) {
     if (heads === undefined || factor === undefined) continue;
@@ -70,7 +67,7 @@ export function normAt(
       ? rootOf(tracer, graph, factor)
       : undefined;
     const norm = root === undefined ? undefined : meanSquare(tracer, graph, { name: root, heads });
-    if (norm !== undefined && tracer.value(graph, heads).shape?.at(-1) === headSize) return { input: heads, norm };
+    if (norm !== undefined) return { input: heads, norm };
   }
   return undefined;
 }

@@ -64,7 +64,7 @@ function readRotation({ tracer, identities }: RotationReader, site: Site): Graph
   if (typeof normed === "string") return normed;
   const { problem } = readersOf(tracer, site, ["key"], normed?.means);
   if (problem !== undefined) return problem;
-  const linear = new LinearTracer(tracer, key.projection.node, normed?.start);
+  const linear = new LinearTracer(tracer, key.projection.node, normed?.starts);
   const operand = readKeyOperand(tracer, linear, site);
   if (typeof operand === "string") return operand;
   const source = tracer.trace(key.projection.graph, key.projection.node.output[0]!)!;
@@ -97,16 +97,18 @@ export function describeRotation(
   const [first] = rotations as [KeyRotation];
   const { count } = first;
   const group = count === 0 ? "" : rotations.map((rotation) => rotation.group).join("; ");
-  const normed = !first.inside && first.norm !== undefined;
-  return { rotations, keyRotation: { coefficients: count, group, ...normed ? { normed } : {} } };
+  const norm = first.inside ? undefined : first.norm;
+  const normed = norm && (norm.together ? "together" : "by head");
+  return { rotations, keyRotation: { coefficients: count, group, ...normed === undefined ? {} : { normed } } };
 }
 
 /** Why one site can't read what another has kept; undefined if it can. */
 function conflict([first, ...others]: readonly KeyRotation[]): string | undefined {
   const way = (rotation: KeyRotation): string => {
     if (rotation.inside) return `inside, ${rotation.count}`;
-    const { norm, terms, bias, multiple } = rotation;
-    return JSON.stringify([norm, terms, bias && [...bias], multiple]);
+    const { norm, terms, gain, bias, multiple } = rotation;
+    const numbers = [norm?.bias, gain, bias].map((each) => each && [...each]);
+    return JSON.stringify([norm?.epsilon, norm?.centred, norm?.together, numbers, terms, multiple]);
   };
   return others.every((other) => way(other) === way(first!))
     ? undefined

@@ -57,6 +57,8 @@ export class TermReader {
 export interface Turned {
   /** Of every number of a head, in the product's order. */
   readonly terms: readonly (readonly RotationTerm[])[];
+  /** What numbers of the other heads are multiplied by besides, [H · h] like `bias`: 1 in the first; undefined where all are 1. */
+  readonly gain: Float32Array | undefined;
   /** Biases [H · h], in the order of the view's columns; undefined where there are none. */
   readonly bias: Float32Array | undefined;
   /** The product reads these keys times the ones that the model gives out. */
@@ -86,7 +88,7 @@ export function readTurned(reader: TermReader, read: (coefficient: number) => nu
     }))
   );
   const { batch, tokens, multiple } = reader.operand;
-  const biases = new Biases(reader.view);
+  const [biases, gains] = [new HeadNumbers(reader.view), new HeadNumbers(reader.view)];
   const identities: number[][] = [];
   const places = [...kinds.values()].map((): number[][] => Array.from({ length: batch }, () => []));
   for (let row = 0; row < batch; row++) {
@@ -97,13 +99,14 @@ export function readTurned(reader: TermReader, read: (coefficient: number) => nu
       identities.push(here);
       numbers.forEach((number, kind) => places[kind]![row]!.push(number));
       const same = (found: Read, wanted: RotationTerm): boolean =>
-        found.from === wanted.from && isNear(found.scale, wanted.scale) &&
+        found.from === wanted.from &&
         (found.coefficient === -1 ? undefined : read(found.coefficient)) ===
           (wanted.coefficient === undefined ? undefined : here[wanted.coefficient]);
-      if (!everyHead(reader, { row, token }, { terms, same, biases })) return undefined;
+      if (!everyHead(reader, { row, token }, { terms, same, biases, gains })) return undefined;
     }
   }
-  return { terms, bias: biases.values, multiple, identities, places };
+  const [gain, bias] = [gains.unlessAll(1), biases.unlessAll(0)];
+  return { terms, gain, bias, multiple, identities, places };
 }
 
 /**
@@ -127,29 +130,33 @@ function kindsOf(
   return kinds;
 }
 
-/** Whether all numbers of all heads have the terms at a place, each projected number with one bias. */
+/** Whether all numbers of all heads have the terms at a place, each projected number with one bias, and with one gain beside the first head's. */
 function everyHead(
   reader: TermReader,
   { row, token }: { readonly row: number; readonly token: number },
-  { terms, same, biases }: {
+  { terms, same, biases, gains }: {
     readonly terms: readonly (readonly RotationTerm[])[];
     readonly same: (found: Read, wanted: RotationTerm) => boolean;
-    readonly biases: Biases;
+    readonly biases: HeadNumbers;
+    readonly gains: HeadNumbers;
   },
 ): boolean {
   for (let head = 0; head < reader.view.heads; head++) {
     for (const [j, wanted] of terms.entries()) {
       const found = reader.terms(row, head, token, j);
       const fits = found?.length === wanted.length &&
-        found.every((term, k) => same(term, wanted[k]!) && biases.agree(head, term));
+        found.every((term, k) =>
+          same(term, wanted[k]!) && biases.agree(head, term.from, term.bias) &&
+          gains.agree(head, term.from, term.scale / wanted[k]!.scale)
+        );
       if (!fits) return false;
     }
   }
   return true;
 }
 
-/** Biases of a view's numbers, as they are met. */
-class Biases {
+/** A number for each of a view's, as they are met. */
+class HeadNumbers {
   readonly #met: Float32Array;
   readonly #size: number;
 
@@ -158,17 +165,16 @@ class Biases {
     this.#size = headSize;
   }
 
-  /** Whether a number is met with the bias that it had before. */
-  agree(head: number, { from, bias }: Read): boolean {
+  /** Whether a head's projected number is met with what it had before. */
+  agree(head: number, from: number, number: number): boolean {
     const at = head * this.#size + from;
-    if (Number.isNaN(this.#met[at])) this.#met[at] = bias;
-    return isNear(this.#met[at]!, bias);
+    if (Number.isNaN(this.#met[at])) this.#met[at] = number;
+    return isNear(this.#met[at]!, number);
   }
 
-  /** [H · h]; undefined where all are 0. */
-  get values(): Float32Array | undefined {
-    return this.#met.some((value) => value !== 0 && !Number.isNaN(value))
-      ? this.#met.map((value) => value || 0)
-      : undefined;
+  /** [H · h], with a number where nothing was met; undefined where all are that. */
+  unlessAll(number: number): Float32Array | undefined {
+    const values = this.#met.map((value) => Number.isNaN(value) ? number : value);
+    return values.every((value) => isNear(value, number)) ? undefined : values;
   }
 }

@@ -105,8 +105,11 @@ export interface RotationSizes {
   readonly coefficients: number;
   /** Equal for blocks whose keys are rotated by the same coefficients; empty where there are none. */
   readonly group: string;
-  /** Heads are normed first: that can be done to keys from the shared subspace only, whose heads have r2 numbers. */
-  readonly normed?: true;
+  /**
+   * Heads are normed first: that can be done to keys from the shared subspace only, whose heads have r2 numbers, and all together only
+   * where no head runs twice.
+   */
+  readonly normed?: "by head" | "together";
 }
 
 /** A softmax or fused attention operator that is left exactly as it is. */

@@ -7,13 +7,13 @@ import { findAttention, rewriteDense, rewriteFactored, structureKey } from "../.
 import { analyse } from "../../src/attention/find.ts";
 import { canBeLatent } from "../../src/attention/form.ts";
 import type { Projection } from "../../src/attention/trace/projection.ts";
-import type { BlockForm } from "../../src/attention/types.ts";
+import type { AttentionBlock, BlockForm } from "../../src/attention/types.ts";
 import { Graph } from "../../src/onnx/graph.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { oracleExports } from "../support/oracle.ts";
 import { pastOf } from "../support/pieces.ts";
-import { seededRandom } from "../support/random.ts";
+import { type Random, seededRandom } from "../support/random.ts";
 import { randomForm } from "../support/random_forms.ts";
 import { closedModel, withRandomFactors } from "../support/random_model.ts";
 import { randomInputs, runCalls } from "../support/rotary_calls.ts";
@@ -51,6 +51,33 @@ const KNOWN: Readonly<Record<string, RotaryDecoder & { readonly coefficients: nu
     halved: true,
     coefficients: 8,
   },
+  "keys normed with gains of each head": { ...llama, rotated: 4, norm: "plain", normOf: "own gains", coefficients: 4 },
+  "keys with a bias, normed about their mean, with gains of each head": {
+    ...llama,
+    rotated: 4,
+    bias: true,
+    norm: "centred",
+    normOf: "own gains",
+    coefficients: 4,
+  },
+  "keys normed head by head": { ...llama, norm: "LayerNormalization", normOf: "each head", coefficients: 8 },
+  "keys normed together": { ...llama, norm: "plain", normOf: "all heads", coefficients: 8 },
+  "keys normed together by an operator": {
+    ...llama,
+    rotated: 4,
+    norm: "SimplifiedLayerNormalization",
+    normOf: "all heads",
+    halved: true,
+    coefficients: 4,
+  },
+  "keys with a bias, halved and normed": {
+    ...llama,
+    rotated: 4,
+    bias: true,
+    norm: "plain",
+    halved: true,
+    coefficients: 4,
+  },
   "normed keys without rotation": { ...llama, rotated: 0, norm: "plain", coefficients: 0 },
   "normed keys in float16": { ...llama, rotated: 4, norm: "plain", half: true, coefficients: 4 },
   "no rotation": { ...llama, rotated: 0, coefficients: 0 },
@@ -77,6 +104,13 @@ const KEYS: BlockForm = {
   ...{ queryKey: "expanded", valueOutput: "expanded", keyValueHeads: 4, latent: ["key"] },
 };
 
+/** A random form: where heads are normed together, none of them runs twice. */
+function formOf(block: AttentionBlock, random: Random, decoder: RotaryDecoder): BlockForm {
+  const form = randomForm(block, random, "latent");
+  const fits = decoder.normOf !== "all heads" || form.keyValueHeads === block.keyValueHeads;
+  return fits ? form : formOf(block, random, decoder);
+}
+
 for (const [name, { coefficients, ...decoder }] of Object.entries(KNOWN)) {
   Deno.test(`${name}: random forms of random layers through latent caches give what dense weights do`, async () => {
     const random = seededRandom(name);
@@ -90,7 +124,7 @@ for (const [name, { coefficients, ...decoder }] of Object.entries(KNOWN)) {
       const chosen = blocks.filter(({ layer }) => layer === trial % blocks.length || random() < 0.7);
       const forms = new Map(chosen.map((block): [number, BlockForm] => [
         block.layer,
-        trial === 0 ? LATENT : randomForm(block, random, "latent"),
+        trial === 0 ? LATENT : formOf(block, random, decoder),
       ]));
       const made = withRandomFactors(model, forms, random);
       const { rewritten, feeds, ranks } = made;
@@ -217,15 +251,31 @@ for (const [otherwise, reason] of Object.entries(REFUSED) as [keyof typeof REFUS
   });
 }
 
-Deno.test("normed keys stay at full size without heads of r2 numbers, and with a bias before the norm", () => {
-  const [block] = findAttention(rotaryDecoder({ ...llama, norm: "plain" })).blocks;
-  assertEquals([canBeLatent(block!, LATENT, "key"), canBeLatent(block!, KEYS, "key")], [true, false]);
-  const { blocks } = findAttention(rotaryDecoder({ ...llama, norm: "SimplifiedLayerNormalization", bias: true }));
-  for (const { keyRotation, noLatentKeysBecause } of blocks) {
-    assertEquals(keyRotation, undefined);
-    assertMatch(noLatentKeysBecause!, /^a bias stands before the norm of its keys/);
-  }
+Deno.test("normed keys are made from z where heads have r2 numbers, and normed together where none runs twice", () => {
+  const able = (decoder: Partial<RotaryDecoder>, form: BlockForm): boolean => {
+    const [block] = findAttention(rotaryDecoder({ ...llama, ...decoder })).blocks;
+    return canBeLatent(block!, form, "key");
+  };
+  const many = { ...LATENT, keyValueHeads: 4 };
+  assertEquals([LATENT, many, KEYS].map((form) => able({ norm: "plain" }, form)), [true, true, false]);
+  const together = { norm: "plain", normOf: "all heads" } as const;
+  assertEquals([LATENT, many, KEYS].map((form) => able(together, form)), [true, false, false]);
 });
+
+/** Norms that can't be taken in the small space. */
+const UNFIT: readonly (readonly [decoder: Partial<RotaryDecoder>, reason: RegExp])[] = [
+  [{ norm: "centred", normOf: "all heads" }, /^the norm of its keys .* takes off the mean of all heads together$/],
+  [{ norm: "plain", normOf: "all heads", bias: true }, /^a bias stands before the norm of all heads together, /],
+];
+
+for (const [decoder, reason] of UNFIT) {
+  Deno.test(`keys stay at full size, for a reason that is reported: ${JSON.stringify(decoder)}`, () => {
+    for (const { keyRotation, noLatentKeysBecause } of findAttention(rotaryDecoder({ ...llama, ...decoder })).blocks) {
+      assertEquals(keyRotation, undefined);
+      assertMatch(noLatentKeysBecause!, reason);
+    }
+  });
+}
 
 Deno.test("layers that share their matrices make keys from z where they norm them alike", () => {
   const reasons = (epsilons: readonly number[]): (string | undefined)[] => {

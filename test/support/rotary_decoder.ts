@@ -32,6 +32,8 @@ export interface RotaryDecoder extends Rotation {
   readonly fusedProduct?: true;
   /** Keys are normed before they are rotated: in plain operators, about their mean or not, or by an operator. */
   readonly norm?: "plain" | "centred" | "LayerNormalization" | "SimplifiedLayerNormalization";
+  /** Heads have gains and shifts of their own, are normed one by one, or all together before they are split; otherwise all alike. */
+  readonly normOf?: "own gains" | "each head" | "all heads";
   /** Keys are halved before they are normed. */
   readonly halved?: true;
   /** Everything in float16 but angles and scores. */
@@ -147,7 +149,11 @@ class Layers extends GraphWriter {
     const query = turnedHeads(project("query", H), H);
     const plain = project("key", G);
     const biased = bias ? this.node("Add", [plain, this.matrix(G * SIZE)]) : plain;
-    const own = operator?.joined ? biased : this.#changed(heads(biased, G), { layer, theta });
+    const own = operator?.joined
+      ? biased
+      : this.#decoder.normOf === "all heads"
+      ? heads(this.#changed(biased, { layer, theta }), G)
+      : this.#changed(heads(biased, G), { layer, theta });
     const whole = otherwise === "all positions" || otherwise === "shifted behind a coefficient";
     const fresh = operator?.joined
       ? turnedHeads(own, G)
@@ -186,10 +192,15 @@ class Layers extends GraphWriter {
     return this.node("Add", [x, this.node("MatMul", [merged, this.#weight("output", H * SIZE, D)])]);
   }
 
-  /** What is done to key heads [B, G, T, h] before they are rotated. */
+  /** What is done to key heads [B, G, T, h], or [B, T, G · h], before they are rotated. */
   #changed(heads: string, { layer, theta }: { readonly layer: number; readonly theta: number }): string {
-    const { norm, otherwise, epsilons } = this.#decoder;
+    const { norm, normOf, otherwise, epsilons } = this.#decoder;
     const epsilon = epsilons?.[layer] ?? EPSILON;
+    if (norm !== undefined && normOf === "each head") {
+      const one = (head: number): string =>
+        this.#normed(this.slice(heads, 1, { start: head, end: head + 1 }), { norm, epsilon, gains: `gain ${head}` });
+      return this.node("Concat", Array.from({ length: G }, (_, head) => one(head)), { axis: 1n });
+    }
     if (norm !== undefined) return this.#normed(heads, { norm, epsilon });
     switch (otherwise) {
       case "added to its norm":
@@ -219,10 +230,16 @@ class Layers extends GraphWriter {
   /** Heads normed in float32, with a gain and, where they are centred, a shift. */
   #normed(
     heads: string,
-    { norm, epsilon }: { readonly norm: NonNullable<RotaryDecoder["norm"]>; readonly epsilon: number },
+    { norm, epsilon, gains = "gain" }: {
+      readonly norm: NonNullable<RotaryDecoder["norm"]>;
+      readonly epsilon: number;
+      readonly gains?: string;
+    },
   ): string {
     const input = this.#decoder.halved ? this.node("Mul", [heads, this.cast(this.scalar(0.5), this.type)]) : heads;
-    const [gain, shift] = ["gain", "shift"].map((role) => this.#weight(role, SIZE)) as [string, string];
+    const { normOf } = this.#decoder;
+    const shape = normOf === "own gains" ? [G, 1, SIZE] : [normOf === "all heads" ? G * SIZE : SIZE];
+    const [gain, shift] = [gains, `shift of ${gains}`].map((role) => this.#weight(role, ...shape)) as [string, string];
     if (norm === "LayerNormalization") {
       return this.node(norm, [input, gain, shift], { axis: -1n, epsilon });
     }

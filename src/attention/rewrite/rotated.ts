@@ -21,6 +21,7 @@ import { isEveryIndex } from "../matrices.ts";
 import type { RotationTerm } from "../rotation_terms.ts";
 import type { BlockForm } from "../types.ts";
 import { gatherLast } from "./full_heads.ts";
+import { firstOfGroups } from "./head_numbers.ts";
 import { normedExpand, normedKeys } from "./key_norm.ts";
 import { constant } from "./operands.ts";
 import { allCoefficients, graphRotation, pickedCoefficients } from "./rotation_cache.ts";
@@ -44,18 +45,20 @@ export function rotatedScores(
     readonly output: string | undefined;
   },
 ): string {
-  const small = form.key === "shared" ? smallKeys(at, z, core) : undefined;
+  const small = form.key === "shared" ? smallKeys(at, form, { z, core }) : undefined;
   const products = [
     ...partsOf(at).map((part, i) => (name?: string): string => {
       const own = ownNumbers(at, query, part, `query.part${i}`);
       const label = `scores.part${i}`;
       if (small !== undefined && isPlain(part)) {
-        const expand = columnsOf(at, keyExpand(at), { part, term: 0, label: `key.expand.part${i}` });
-        const reduce = typed(at, at.transpose(expand, [1, 0], `key.reduce.part${i}`));
+        const expand = columnsOf(at, keyExpand(at, form), { part, term: 0, label: `key.expand.part${i}` });
+        const { norm, gain } = graphRotation(at);
+        const byHead = gain !== undefined || norm?.bias !== undefined;
+        const reduce = typed(at, at.transpose(expand, byHead ? [0, 2, 1] : [1, 0], `key.reduce.part${i}`));
         const reduced = at.matmul(own, reduce, { label: `query.small${i}` });
         return times(at, reduced, small, { label, output: name });
       }
-      return times(at, own, keysOf(at, { part, small, z, core, label: `key.part${i}` }), { label, output: name });
+      return times(at, own, keysOf(at, form, { part, small, z, core, label: `key.part${i}` }), { label, output: name });
     }),
     ...biasTerms(at, form, query),
   ];
@@ -69,21 +72,45 @@ export function rotatedScores(
 }
 
 /** Heads in r2 numbers, normed where the graph norms them, [B, G, S, r2]. */
-function smallKeys(at: SiteWriter, z: string, core: string): string {
+function smallKeys(
+  at: SiteWriter,
+  form: BlockForm,
+  { z, core }: { readonly z: string; readonly core: string },
+): string {
   const heads = at.matmul(z, core, { label: "key.small" });
   const { norm } = graphRotation(at);
-  return norm === undefined ? heads : normedKeys(at, heads, norm);
+  return norm === undefined ? heads : normedKeys(at, heads, { norm, groups: form.keyValueHeads });
 }
 
-/** What makes h numbers of r2, [r2, h]. */
-function keyExpand(at: SiteWriter): string {
-  const { norm } = graphRotation(at);
-  return norm === undefined ? at.factor("key.expand") : normedExpand(at, norm);
+/** What makes h numbers of those, [r2, h]; for each head where they have biases before the norm or gains of their own. */
+function keyExpand(at: SiteWriter, form: BlockForm): string {
+  return at.once("gained key.expand", () => {
+    const { norm } = graphRotation(at);
+    const expand = norm === undefined
+      ? at.factor("key.expand")
+      : normedExpand(at, { norm, groups: form.keyValueHeads });
+    return gained(at, form, { matrix: expand, label: "key.expand.gained" });
+  });
+}
+
+/** The matrix of each head [G, ·, h] with the head's gains, where it has them. */
+function gained(
+  at: SiteWriter,
+  { keyValueHeads: groups }: BlockForm,
+  { matrix, label }: { readonly matrix: string; readonly label: string },
+): string {
+  const { gain } = graphRotation(at);
+  if (gain === undefined) return matrix;
+  const { key } = at.site;
+  const values = firstOfGroups(key, gain, groups);
+  const gains = constant(at, { label: `${label}.gains`, values, shape: [groups, 1, key.headSize] });
+  return at.node("Mul", [matrix, gains], { label });
 }
 
 /** Numbers of a part for all positions, without biases: [B, G, S, n]. */
 function keysOf(
   at: SiteWriter,
+  form: BlockForm,
   { part, small, z, core, label }: {
     readonly part: Part;
     readonly small: string | undefined;
@@ -92,11 +119,13 @@ function keysOf(
     readonly label: string;
   },
 ): string {
+  const ownCore = (): string =>
+    at.once("gained key.core", () => gained(at, form, { matrix: core, label: "key.core.gained" }));
   const summands = part.terms[0]!.map((_, term) => {
     const named = `${label}.term${term}`;
     const projected = small === undefined
-      ? at.matmul(z, columnsOf(at, core, { part, term, label: `${named}.core` }), { label: named })
-      : at.matmul(small, columnsOf(at, keyExpand(at), { part, term, label: `${named}.expand` }), {
+      ? at.matmul(z, columnsOf(at, ownCore(), { part, term, label: `${named}.core` }), { label: named })
+      : at.matmul(small, columnsOf(at, keyExpand(at, form), { part, term, label: `${named}.expand` }), {
         label: named,
       });
     const index = part.terms.map((terms) => terms[term]!.coefficient);
@@ -130,8 +159,9 @@ function biasTerms(at: SiteWriter, form: BlockForm, query: string): (() => strin
 /** For each group, number of a head and coefficient the sum of the biases that it turns, with their scales: [G, h, n]. */
 function biasMatrix(at: SiteWriter, form: BlockForm, coefficients: readonly (number | undefined)[]): Float32Array {
   const { heads, headSize: h } = at.site.key;
-  const { terms, bias } = graphRotation(at);
+  const { terms, gain, bias } = graphRotation(at);
   const repeat = heads / form.keyValueHeads;
+  const own = (at: number): number => bias![at]! * (gain?.[at] ?? 1);
   return Float32Array.from(
     Array.from(
       { length: form.keyValueHeads },
@@ -139,7 +169,7 @@ function biasMatrix(at: SiteWriter, form: BlockForm, coefficients: readonly (num
         terms.map((list) =>
           coefficients.map((coefficient) =>
             list.filter((term) => term.coefficient === coefficient)
-              .reduce((sum, { from, scale }) => sum + bias![g * repeat * h + from]! * scale, 0)
+              .reduce((sum, { from, scale }) => sum + own(g * repeat * h + from) * scale, 0)
           )
         ),
     ).flat(2),

@@ -20,16 +20,16 @@ import { broadcastIndex } from "./value.ts";
 export class LinearTracer {
   readonly #tracer: Tracer;
   readonly #node: NodeProto;
-  readonly #start: LinearStart | undefined;
+  readonly #starts: ReadonlyMap<string, LinearStart>;
   readonly #known = new Map<Graph, Map<string, LazyTrace | undefined>>();
   readonly #sources: CoefficientSources;
   #problem: string | undefined;
 
-  /** @param start what stands for the projection, where something does: nothing else may carry its elements then */
-  constructor(tracer: Tracer, node: NodeProto, start?: LinearStart) {
+  /** @param starts what stands for the projection, where something does: nothing else may carry its elements then */
+  constructor(tracer: Tracer, node: NodeProto, starts: readonly LinearStart[] = []) {
     this.#tracer = tracer;
     this.#node = node;
-    this.#start = start;
+    this.#starts = new Map(starts.map((start) => [start.name, start]));
     this.#sources = new CoefficientSources(tracer);
   }
 
@@ -69,8 +69,9 @@ export class LinearTracer {
   #follow(graph: Graph, name: string): LazyTrace | undefined {
     const trace = this.#tracer.trace(graph, name);
     if (trace === undefined) return undefined;
-    if (name === this.#start?.name) return started(this.#start);
-    const unstarted = this.#start !== undefined && this.#tracer.reaches(graph, name, this.#node);
+    const start = this.#starts.get(name);
+    if (start !== undefined) return started(start);
+    const unstarted = this.#starts.size > 0 && this.#tracer.reaches(graph, name, this.#node);
     if (trace.inexact === undefined && !unstarted) return exact(trace);
     const node = graph.producer(name);
     if (node === undefined) return undefined;
