@@ -35,6 +35,7 @@ const KNOWN: Readonly<Record<string, RotaryDecoder & { readonly coefficients: nu
   "angles that grow slower with every call": { ...llama, dynamic: true, coefficients: 8 },
   "a product with a scale of its own": { ...llama, fusedProduct: true, coefficients: 8 },
   "float16 with scores in float32": { ...llama, rotated: 4, half: true, coefficients: 4 },
+  "keys with scales of each head": { ...llama, rotated: 4, gains: true, bias: true, coefficients: 4 },
   "keys normed in plain operators": { ...llama, norm: "plain", coefficients: 8 },
   "keys normed about their mean": { ...llama, rotated: 4, norm: "centred", coefficients: 4 },
   "halved keys, normed about their mean": {
@@ -265,6 +266,7 @@ Deno.test("normed keys are made from z where heads have r2 numbers, and normed t
 /** Norms that can't be taken in the small space. */
 const UNFIT: readonly (readonly [decoder: Partial<RotaryDecoder>, reason: RegExp])[] = [
   [{ norm: "centred", normOf: "all heads" }, /^the norm of its keys .* takes off the mean of all heads together$/],
+  [{ norm: "LayerNormalization", normOf: "each head", unlike: true }, /^its heads are normed differently$/],
   [{ norm: "plain", normOf: "all heads", bias: true }, /^a bias stands before the norm of all heads together, /],
 ];
 
@@ -278,12 +280,14 @@ for (const [decoder, reason] of UNFIT) {
 }
 
 Deno.test("layers that share their matrices make keys from z where they norm them alike", () => {
-  const reasons = (epsilons: readonly number[]): (string | undefined)[] => {
-    const decoder: RotaryDecoder = { ...llama, thetas: [10000, 10000], norm: "plain", shared: true, epsilons };
+  const reasons = (epsilons: readonly number[], more: Partial<RotaryDecoder> = {}): (string | undefined)[] => {
+    const decoder: RotaryDecoder = { ...llama, thetas: [10000, 10000], norm: "plain", shared: true, epsilons, ...more };
     return findAttention(rotaryDecoder(decoder)).blocks.map(({ noLatentKeysBecause }) => noLatentKeysBecause);
   };
   assertEquals(reasons([0.05, 0.05]), [undefined]);
-  assertEquals(reasons([0.05, 0.06]), ["the graph's branches don't rotate its keys in the same way"]);
+  const different = ["the graph's branches don't rotate its keys in the same way"];
+  assertEquals(reasons([0.05, 0.06]), different);
+  assertEquals(reasons([0.05, 0.05], { bias: true }), different);
 });
 
 Deno.test("branches that rotate keys differently don't share z", async () => {

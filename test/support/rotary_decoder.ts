@@ -34,6 +34,10 @@ export interface RotaryDecoder extends Rotation {
   readonly norm?: "plain" | "centred" | "LayerNormalization" | "SimplifiedLayerNormalization";
   /** Heads have gains and shifts of their own, are normed one by one, or all together before they are split; otherwise all alike. */
   readonly normOf?: "own gains" | "each head" | "all heads";
+  /** Numbers of every key head are scaled by their own. */
+  readonly gains?: true;
+  /** Heads that are normed one by one have different numbers under the root. */
+  readonly unlike?: true;
   /** Keys are halved before they are normed. */
   readonly halved?: true;
   /** Everything in float16 but angles and scores. */
@@ -194,14 +198,19 @@ class Layers extends GraphWriter {
 
   /** What is done to key heads [B, G, T, h], or [B, T, G · h], before they are rotated. */
   #changed(heads: string, { layer, theta }: { readonly layer: number; readonly theta: number }): string {
-    const { norm, normOf, otherwise, epsilons } = this.#decoder;
+    const { norm, normOf, gains, unlike, otherwise, epsilons } = this.#decoder;
     const epsilon = epsilons?.[layer] ?? EPSILON;
     if (norm !== undefined && normOf === "each head") {
       const one = (head: number): string =>
-        this.#normed(this.slice(heads, 1, { start: head, end: head + 1 }), { norm, epsilon, gains: `gain ${head}` });
+        this.#normed(this.slice(heads, 1, { start: head, end: head + 1 }), {
+          norm,
+          epsilon: unlike ? epsilon * (head + 1) : epsilon,
+          gains: `gain ${head}`,
+        });
       return this.node("Concat", Array.from({ length: G }, (_, head) => one(head)), { axis: 1n });
     }
     if (norm !== undefined) return this.#normed(heads, { norm, epsilon });
+    if (gains) return this.node("Mul", [heads, this.matrix(G, 1, SIZE)]);
     switch (otherwise) {
       case "added to its norm":
         return this.node("Add", [this.#normed(heads, { norm: "plain", epsilon }), heads]);
