@@ -13,35 +13,41 @@ import type { Identities } from "./trace/identity.ts";
 import type { Tracer } from "./trace/tracer.ts";
 
 /** What a site's operator does to its keys. */
-export interface OperatorRotation {
+export interface OperatorRotation<Before = unknown> {
   readonly inside: true;
+  /** What the graph does to them before; undefined where they are no more than projected. */
+  readonly before: Before | undefined;
   /** Numbers of a position's rotation that aren't known in later calls: its cosines and sines, or none. */
   readonly count: number;
   /** Equal for sites of one graph whose caches hold the same of those for the same positions; empty where there are none. */
   readonly group: string;
 }
 
-/** What a site's operator does to its keys, or why they can't be made again from what they are projected from. */
-export function readOperatorKeys(
-  { tracer, identities }: { readonly tracer: Tracer; readonly identities: Identities },
-  site: Site,
-): OperatorRotation | string {
-  const { graph, key, fused } = site;
-  if (key.inexact !== undefined) return key.inexact;
+/** Why the operator's keys can't be made again where they are no more than projected; undefined if they can. */
+export function projectedProblem(tracer: Tracer, site: Site): string | undefined {
+  const { graph, key } = site;
   const stream = key.projection.input;
   if (key.order === undefined || !isPlain(key.order) || tracer.value(graph, stream).shape?.length !== 3) {
     return `its input ${stream} isn't [batch, positions, hidden]`;
   }
-  const { problem } = readersOf(tracer, site, ["key"]);
-  if (problem !== undefined) return problem;
+  return readersOf(tracer, site, ["key"]).problem;
+}
+
+/** What a site's operator does to its keys. */
+export function readOperatorKeys<Before>(
+  { tracer, identities }: { readonly tracer: Tracer; readonly identities: Identities },
+  site: Site,
+  before: Before | undefined,
+): OperatorRotation<Before> {
+  const { graph, fused } = site;
   const { rotary } = readGroupQuery(fused!.node);
-  if (rotary === undefined) return { inside: true, count: 0, group: "" };
+  if (rotary === undefined) return { inside: true, before, count: 0, group: "" };
   const { cosine, sine, positions } = rotary;
   const known = [cosine, sine].every((table) => tracer.value(graph, table).constant);
-  if (known && positions === undefined) return { inside: true, count: 0, group: "" };
+  if (known && positions === undefined) return { inside: true, before, count: 0, group: "" };
   const met = [cosine, sine, ...positions === undefined ? [] : [positions]];
   const group = [cachePlaces(identities, site), ...met.map((name) => identities.value(graph, name))];
-  return { inside: true, count: rotatedNumbers(tracer, graph, rotary), group: group.join(" ") };
+  return { inside: true, before, count: rotatedNumbers(tracer, graph, rotary), group: group.join(" ") };
 }
 
 /** Whether a site's keys are what its operator makes of them: rotated inside, or as they are projected. */

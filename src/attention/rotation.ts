@@ -16,7 +16,13 @@ import { type CoefficientPlaces, type Coefficients, readCoefficients } from "./c
 import { findKeyNorm, type KeyNorm } from "./key_norm.ts";
 import { keysOf } from "./key_layout.ts";
 import { readKeyOperand } from "./key_operand.ts";
-import { cachePlaces, makesOwnKeys, type OperatorRotation, readOperatorKeys } from "./operator_keys.ts";
+import {
+  cachePlaces,
+  makesOwnKeys,
+  type OperatorRotation,
+  projectedProblem,
+  readOperatorKeys,
+} from "./operator_keys.ts";
 import { readTurned, TermReader, type Turned } from "./rotation_terms.ts";
 import { isPlain } from "./rows.ts";
 import type { Site } from "./site.ts";
@@ -27,7 +33,7 @@ import type { Tracer } from "./trace/tracer.ts";
 import type { AttentionBlock } from "./types.ts";
 
 /** What a site does to its keys. */
-export type KeyRotation = GraphRotation | OperatorRotation;
+export type KeyRotation = GraphRotation | OperatorRotation<GraphRotation>;
 
 /** What the graph does to keys, from the projection to the product with the queries. */
 export interface GraphRotation extends Omit<Turned, "identities" | "places"> {
@@ -83,13 +89,21 @@ function readRotation({ tracer, identities }: RotationReader, site: Site): Graph
   return { ...rest, ...found, norm: normed?.norm, count, group };
 }
 
+/** What a site's operator does to its keys, and the graph before it; or why that isn't known. */
+function readOwnKeys(reader: RotationReader, site: Site): OperatorRotation<GraphRotation> | string {
+  const before = site.key.inexact === undefined ? projectedProblem(reader.tracer, site) : readRotation(reader, site);
+  if (typeof before === "string") return before;
+  if (before !== undefined && before.count > 0) return "its keys are rotated before the operator and in it";
+  return readOperatorKeys(reader, site, before);
+}
+
 /** What all sites of a block do to their keys, or why those can't be made from z. */
 export function describeRotation(
   reader: RotationReader,
   sites: readonly Site[],
 ): Pick<AttentionBlock, "keyRotation" | "noLatentKeysBecause"> & { readonly rotations?: readonly KeyRotation[] } {
   const read = sites.map((site): KeyRotation | string =>
-    makesOwnKeys(site) ? readOperatorKeys(reader, site) : readRotation(reader, site)
+    makesOwnKeys(site) ? readOwnKeys(reader, site) : readRotation(reader, site)
   );
   const rotations = read.filter((rotation) => typeof rotation !== "string");
   const problem = read.find((rotation) => typeof rotation === "string") ?? conflict(rotations);
@@ -97,7 +111,7 @@ export function describeRotation(
   const [first] = rotations as [KeyRotation];
   const { count } = first;
   const group = count === 0 ? "" : rotations.map((rotation) => rotation.group).join("; ");
-  const norm = first.inside ? undefined : first.norm;
+  const norm = first.inside ? first.before?.norm : first.norm;
   const normed = norm && (norm.together ? "together" : "by head");
   return { rotations, keyRotation: { coefficients: count, group, ...normed === undefined ? {} : { normed } } };
 }
@@ -105,7 +119,7 @@ export function describeRotation(
 /** Why one site can't read what another has kept; undefined if it can. */
 function conflict([first, ...others]: readonly KeyRotation[]): string | undefined {
   const way = (rotation: KeyRotation): string => {
-    if (rotation.inside) return `inside, ${rotation.count}`;
+    if (rotation.inside) return `inside, ${rotation.count}, ${rotation.before && way(rotation.before)}`;
     const { norm, terms, gain, bias, multiple } = rotation;
     const numbers = [norm?.bias, gain, bias].map((each) => each && [...each]);
     return JSON.stringify([norm?.epsilon, norm?.centred, norm?.together, numbers, terms, multiple]);

@@ -1,8 +1,9 @@
 /** com.microsoft.GroupQueryAttention with z in its cache: what is kept beside it, and for which graphs that is the same. */
-import { assertEquals, assertMatch } from "@std/assert/mod.js";
+import { assertEquals } from "@std/assert/mod.js";
 import { findAttention, rewriteDense, rewriteFactored } from "../../src/attention/mod.ts";
+import { withFields } from "../../src/onnx/codec.ts";
 import { loadModel, type OnnxModel } from "../../src/onnx/model.ts";
-import { DataType } from "../../src/onnx/tensor.ts";
+import { DataType, floatTensor } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { factoredForm } from "../support/factored.ts";
@@ -81,10 +82,32 @@ Deno.test("GroupQueryAttention: a graph without a past fills the cache of z that
   }
 });
 
-Deno.test("GroupQueryAttention: keys that are normed before it stay whole in the cache, for a reason that is told", async () => {
+Deno.test("GroupQueryAttention: keys that are normed before it are made from z with keys and values of one subspace", async () => {
   const model = await loadModel(new URL("../testdata/fused/qwen3-16/group_query.onnx", import.meta.url).pathname);
   const [block] = findAttention(model).blocks;
-  assertEquals([block!.noLatentCacheBecause, block!.keyRotation], [undefined, undefined]);
-  assertMatch(block!.noLatentKeysBecause!, /^SimplifiedLayerNormalization .* changes it$/);
-  assertEquals(factoredForm(block!, 4, "latent").latent, ["value"]);
+  assertEquals(block!.keyRotation, { coefficients: 0, group: "", normed: "by head" });
+  assertEquals(factoredForm(block!, 4, "latent").latent, ["key", "value"]);
+});
+
+Deno.test("GroupQueryAttention: keys that are rotated before the operator and in it stay whole, for a reason that is told", () => {
+  const { proto, ...rest } = groupQueryModel(
+    { ...PLAIN, before: "written", positioned: true },
+    seededRandom("turned twice"),
+  );
+  const graph = proto.graph!;
+  const node = graph.node.map((each) =>
+    each.opType !== "GroupQueryAttention" ? each : withFields(each, {
+      input: [...each.input, ...new Array<string>(7 - each.input.length).fill(""), "tables", "tables"],
+      attribute: each.attribute.map((entry) => entry.name === "do_rotary" ? withFields(entry, { i: 1n }) : entry),
+    })
+  );
+  const initializer = [...graph.initializer, floatTensor("tables", [8, 8], new Float32Array(64))];
+  const { blocks } = findAttention({
+    ...rest,
+    proto: withFields(proto, { graph: withFields(graph, { node, initializer }) }),
+  });
+  assertEquals(
+    blocks.map(({ noLatentKeysBecause }) => noLatentKeysBecause),
+    blocks.map(() => "its keys are rotated before the operator and in it"),
+  );
 });

@@ -28,6 +28,8 @@ export interface GroupQueryOptions {
   readonly biased: boolean;
   /** What the projections give is multiplied by numbers before the operator. */
   readonly multiplied: boolean;
+  /** Heads of keys are normed by an operator before all else. */
+  readonly normed: boolean;
   /** Numbers of each head that are rotated; 0 for none. */
   readonly rotated: number;
   readonly interleaved: boolean;
@@ -56,13 +58,15 @@ export function randomOptions(random: Random, half: boolean): GroupQueryOptions 
   const rotated = chance(0.7) ? pick(16, headSize) : 0;
   const causal = !chance(0.2);
   const before = rotated > 0 && chance(0.4) ? pick("com.microsoft", "", "written") : undefined;
+  const packed = chance(0.3);
   return {
     groups: pick(1, 2, 4),
     headSize,
     half,
-    packed: chance(0.3),
+    packed,
     biased: chance(0.4),
     multiplied: chance(0.3),
+    normed: !packed && chance(0.3),
     rotated,
     interleaved: chance(0.3),
     before,
@@ -116,6 +120,12 @@ export function groupQueryModel(options: GroupQueryOptions, random: Random): Onn
     const across = extra.node("Transpose", [rotations.written(apart, { theta: 1e4 })], { perm });
     return extra.node("Reshape", [across, extra.integers(0, 0, heads * size)]);
   };
+  const normedKeys = (joined: string): string => {
+    const apart = extra.node("Reshape", [joined, extra.integers(0, 0, groups, size)]);
+    const inputs = [apart, extra.matrix(size)];
+    const normed = extra.node("SimplifiedLayerNormalization", inputs, { axis: -1n, epsilon: 0.05 });
+    return extra.node("Reshape", [normed, extra.integers(0, 0, groups * size)]);
+  };
   const projections = (layer: number, x: string): { nodes: NodeProto[]; operands: string[] } => {
     const parts = packed ? { qkv: widths.q + 2 * widths.k } : widths;
     const nodes = Object.keys(parts).flatMap((part) => {
@@ -126,7 +136,8 @@ export function groupQueryModel(options: GroupQueryOptions, random: Random): Onn
     const apart = Object.keys(parts).map((part) => `${part}.${layer}`);
     const factors = apart.map((operand, i) => makeNode("Mul", [operand, `factor.${i}`], [`${operand}.multiplied`]));
     const given = multiplied ? apart.map((name) => `${name}.multiplied`) : apart;
-    const operands = before === undefined ? given : turned(given);
+    const normed = options.normed ? given.with(1, normedKeys(given[1]!)) : given;
+    const operands = before === undefined ? normed : turned(normed);
     return { nodes: multiplied ? [...nodes, ...factors] : nodes, operands: packed ? [...operands, "", ""] : operands };
   };
   const all = Array.from({ length: LAYERS }, (_, layer) => layer);

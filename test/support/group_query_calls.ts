@@ -79,6 +79,7 @@ export const PLAIN: GroupQueryOptions = {
   packed: false,
   biased: false,
   multiplied: false,
+  normed: false,
   rotated: 16,
   interleaved: false,
   before: undefined,

@@ -4,6 +4,8 @@
  *
  *     keys = rotate(Z C E + bias)          S·(r1·G·r2 + G·r2·h) multiplications
  *
+ * What the graph does before the operator, a norm as a rule, is done to them as in `rotated.ts`.
+ *
  * Where the operator counts positions itself, a key's place in the cache is the position by which it is rotated: constant tables and that
  * tell all. Otherwise the cosines and sines that a token met are kept beside its z, by the first of the layers that are rotated alike.
  *
@@ -15,6 +17,7 @@ import type { BlockForm } from "../types.ts";
 import { coreOf } from "./latent.ts";
 import { constant, groupedBias } from "./operands.ts";
 import type { Places } from "./positions.ts";
+import { straightKeys } from "./rotated.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** Where the angles of some positions are found. */
@@ -56,18 +59,29 @@ export function latentKeys(
   form: BlockForm,
   { z, operator: { rotary } }: { readonly z: string; readonly operator: GroupQuery },
 ): string {
+  const core = coreOf(at, form, "key");
+  const { rotation } = at.rotated;
+  const before = rotation.inside && rotation.before !== undefined;
+  const keys = before ? straightKeys(at, form, { z, core }) : projectedKeys(at, form, { z, core });
+  return rotary === undefined ? keys : rotate(at, keys, { heads: form.keyValueHeads, angles: allAngles(at, rotary) });
+}
+
+/** Keys of full size that are no more than projected, [B, G, S, h]. */
+function projectedKeys(
+  at: SiteWriter,
+  form: BlockForm,
+  { z, core }: { readonly z: string; readonly core: string },
+): string {
   const { scale, bias, headSize } = at.site.key;
   const groups = form.keyValueHeads;
   const shared = form.key === "shared";
-  const core = coreOf(at, form, "key");
   const first = at.matmul(z, shared ? core : at.scaled(core, scale, "key.core.scale"), { label: "key.all" });
   const expand = (): string => at.scaled(at.factor("key.expand"), scale, "key.expand.scale");
   const product = shared ? at.matmul(first, expand(), { label: "key.expanded" }) : first;
-  const keys = bias === undefined ? product : at.node("Add", [
+  return bias === undefined ? product : at.node("Add", [
     product,
     constant(at, { label: "key.bias", values: groupedBias(at, "key", groups), shape: [groups, 1, headSize] }),
   ], { label: "key.full" });
-  return rotary === undefined ? keys : rotate(at, keys, { heads: groups, angles: allAngles(at, rotary) });
 }
 
 /** Cosines and sines that the new tokens meet, [B, 1, T, count]. */

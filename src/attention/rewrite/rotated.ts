@@ -71,6 +71,22 @@ export function rotatedScores(
     }), first());
 }
 
+/** Keys of full size where no coefficient turns them, [B, G, S, h]. */
+export function straightKeys(
+  at: SiteWriter,
+  form: BlockForm,
+  { z, core }: { readonly z: string; readonly core: string },
+): string {
+  const { terms, bias } = graphRotation(at);
+  const part = { at: terms.map((_, j) => j), terms };
+  const small = form.key === "shared" ? smallKeys(at, form, { z, core }) : undefined;
+  const keys = keysOf(at, form, { part, small, z, core, label: "key.straight" });
+  if (bias === undefined) return keys;
+  const values = biasMatrix(at, form, [undefined]);
+  const own = constant(at, { label: "key.bias.straight", values, shape: [form.keyValueHeads, 1, terms.length] });
+  return at.node("Add", [keys, own], { label: "key.full" });
+}
+
 /** Heads in r2 numbers, normed where the graph norms them, [B, G, S, r2]. */
 function smallKeys(
   at: SiteWriter,

@@ -11,11 +11,12 @@ import { gatherLast } from "./full_heads.ts";
 import type { TableRows } from "../trace/coefficient_sources.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
-/** What the graph of a site does to its keys. */
+/** What the graph of a site does to its keys, before its operator where there is one. */
 export function graphRotation(at: SiteWriter): GraphRotation {
   const { rotation } = at.rotated;
-  if (rotation.inside) throw new TypeError("an operator rotates the keys");
-  return rotation;
+  const own = rotation.inside ? rotation.before : rotation;
+  if (own === undefined) throw new TypeError("nothing is done to the keys before their operator");
+  return own;
 }
 
 /** z of all positions, [B, 1, S, r]. The cache that the model gives out holds their coefficients too, where this layer keeps them. */
