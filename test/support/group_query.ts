@@ -28,8 +28,8 @@ export interface GroupQueryOptions {
   readonly biased: boolean;
   /** What the projections give is multiplied by numbers before the operator. */
   readonly multiplied: boolean;
-  /** Heads of keys are normed by an operator before all else. */
-  readonly normed: boolean;
+  /** What norms heads of keys before all else. */
+  readonly normed: "LayerNormalization" | "SimplifiedLayerNormalization" | undefined;
   /** Numbers of each head that are rotated; 0 for none. */
   readonly rotated: number;
   readonly interleaved: boolean;
@@ -66,7 +66,7 @@ export function randomOptions(random: Random, half: boolean): GroupQueryOptions 
     packed,
     biased: chance(0.4),
     multiplied: chance(0.3),
-    normed: !packed && chance(0.3),
+    normed: !packed && chance(0.3) ? pick("LayerNormalization", "SimplifiedLayerNormalization") : undefined,
     rotated,
     interleaved: chance(0.3),
     before,
@@ -120,10 +120,10 @@ export function groupQueryModel(options: GroupQueryOptions, random: Random): Onn
     const across = extra.node("Transpose", [rotations.written(apart, { theta: 1e4 })], { perm });
     return extra.node("Reshape", [across, extra.integers(0, 0, heads * size)]);
   };
-  const normedKeys = (joined: string): string => {
+  const normedKeys = (joined: string, operator: string): string => {
     const apart = extra.node("Reshape", [joined, extra.integers(0, 0, groups, size)]);
-    const inputs = [apart, extra.matrix(size)];
-    const normed = extra.node("SimplifiedLayerNormalization", inputs, { axis: -1n, epsilon: 0.05 });
+    const shift = operator === "LayerNormalization" ? [extra.matrix(size)] : [];
+    const normed = extra.node(operator, [apart, extra.matrix(size), ...shift], { axis: -1n, epsilon: 0.05 });
     return extra.node("Reshape", [normed, extra.integers(0, 0, groups * size)]);
   };
   const projections = (layer: number, x: string): { nodes: NodeProto[]; operands: string[] } => {
@@ -136,7 +136,7 @@ export function groupQueryModel(options: GroupQueryOptions, random: Random): Onn
     const apart = Object.keys(parts).map((part) => `${part}.${layer}`);
     const factors = apart.map((operand, i) => makeNode("Mul", [operand, `factor.${i}`], [`${operand}.multiplied`]));
     const given = multiplied ? apart.map((name) => `${name}.multiplied`) : apart;
-    const normed = options.normed ? given.with(1, normedKeys(given[1]!)) : given;
+    const normed = options.normed === undefined ? given : given.with(1, normedKeys(given[1]!, options.normed));
     const operands = before === undefined ? normed : turned(normed);
     return { nodes: multiplied ? [...nodes, ...factors] : nodes, operands: packed ? [...operands, "", ""] : operands };
   };

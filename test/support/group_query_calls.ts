@@ -79,7 +79,7 @@ export const PLAIN: GroupQueryOptions = {
   packed: false,
   biased: false,
   multiplied: false,
-  normed: false,
+  normed: undefined,
   rotated: 16,
   interleaved: false,
   before: undefined,
