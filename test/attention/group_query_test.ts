@@ -116,6 +116,15 @@ for (const before of ["com.microsoft", "", "written"] as const) {
   });
 }
 
+for (const normed of ["LayerNormalization", "SimplifiedLayerNormalization"] as const) {
+  Deno.test(`GroupQueryAttention that rotates keys behind ${normed}: they are made from z`, async () => {
+    const random = seededRandom(`group query, ${normed}`);
+    for (let trial = 0; trial < 25; trial++) {
+      await checkRandom(random, "latent", { normed, packed: false, before: undefined, rotated: 16, fed: false });
+    }
+  });
+}
+
 Deno.test("GroupQueryAttention: what keeps queries, keys and values at full size is told", () => {
   const reasons = (change: Partial<GroupQueryOptions>): (string | undefined)[] => {
     const random = seededRandom("group query, reasons");
