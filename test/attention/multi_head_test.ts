@@ -7,7 +7,16 @@ import { findAttention, rewriteDense, structureKey } from "../../src/attention/m
 import type { BlockForm } from "../../src/attention/types.ts";
 import { assertNear, largestValue } from "../support/close.ts";
 import { emptyCache, nextPast } from "../support/fused_caches.ts";
-import { BATCH, D, H, LAYERS, multiHeadModel, type MultiHeadOptions, randomOptions } from "../support/multi_head.ts";
+import {
+  BATCH,
+  D,
+  H,
+  LAYERS,
+  multiHeadModel,
+  type MultiHeadOptions,
+  randomOptions,
+  SIZE,
+} from "../support/multi_head.ts";
 import { integer, type Random, seededRandom } from "../support/random.ts";
 import { randomForm } from "../support/random_forms.ts";
 import { withRandomFactors } from "../support/random_model.ts";
@@ -17,7 +26,7 @@ const TRIALS = 200;
 
 /** Inputs of a call with `tokens` new positions behind `before`. */
 function feedsOf(
-  { mask, bias, cross, own }: MultiHeadOptions,
+  { mask, bias, cross, own, rotated }: MultiHeadOptions,
   random: Random,
   [before, tokens, keys]: readonly [number, number, number],
 ): Record<string, Numbers> {
@@ -40,6 +49,7 @@ function feedsOf(
     filled([batch === 1 ? 1 : BATCH, heads === 1 ? 1 : H, tokens, total], () => random() - 0.5);
   return {
     x: filled([BATCH, tokens, D], () => random() - 0.5),
+    ...(rotated ? { positions: filled([BATCH, tokens], (i) => before + i % tokens + Math.floor(i / tokens)) } : {}),
     ...(cross.length > 0 ? { e: filled([BATCH, keys, D], () => random() - 0.5) } : {}),
     ...Object.assign(
       {},
@@ -59,12 +69,13 @@ Deno.test("MultiHeadAttention and com.microsoft.Attention: random masks, biases 
     const { blocks } = findAttention(model);
     assertEquals(blocks.length, LAYERS);
     for (const block of blocks) {
-      const { queryKeyExpandedBecause, valueOutputExpandedBecause, noLatentCacheBecause } = block;
+      const { queryKeyExpandedBecause, valueOutputExpandedBecause, noLatentCacheBecause, keyRotation } = block;
       const none = options.keys === "all" ? "the graph has no key-value cache" : undefined;
-      assertEquals(
-        [queryKeyExpandedBecause, valueOutputExpandedBecause, noLatentCacheBecause],
-        [undefined, undefined, none],
-      );
+      assertEquals([valueOutputExpandedBecause, noLatentCacheBecause], [undefined, none]);
+      if (options.rotated) {
+        assertMatch(queryKeyExpandedBecause!, /^query: com.microsoft.RotaryEmbedding .* changes it$/);
+      } else assertEquals(queryKeyExpandedBecause, undefined);
+      if (options.rotated && none === undefined) assertEquals(keyRotation?.coefficients, SIZE);
     }
     const chosen = blocks.filter(({ layer }) => layer === 0 || random() < 0.7);
     const forms = new Map(
@@ -105,6 +116,7 @@ Deno.test("com.microsoft.Attention that is told where rows begin is left as it i
     ...randomOptions(random),
     ...{
       projecting: true,
+      rotated: false,
       groups: H,
       biased: undefined,
       keys: "cached",

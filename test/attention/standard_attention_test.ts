@@ -56,6 +56,14 @@ function feedsOf(
   const least = blind ? 0 : options.causal ? tokens : 1;
   return {
     x: uniform(BATCH, tokens, D),
+    ...(options.rotated
+      ? {
+        positions: {
+          shape: [BATCH, tokens],
+          data: Array.from({ length: BATCH * tokens }, (_, i) => before + i % tokens + Math.floor(i / tokens)),
+        },
+      }
+      : {}),
     ...(options.cross ? { e: uniform(BATCH, keys, D) } : {}),
     ...Object.fromEntries(
       (options.mask === undefined ? [] : options.own ? [0, 1] : [0]).map((layer) => [`mask.${layer}`, mask()]),
@@ -71,6 +79,7 @@ const PLAIN: AttentionOptions = {
   groups: 2,
   half: false,
   precise: false,
+  rotated: false,
   repeated: false,
   headsFirst: false,
   biased: false,
@@ -97,7 +106,8 @@ function checkReasons(
     assertMatch(queryKeyExpandedBecause!, /^Attention gives its scores out$/);
     assertMatch(valueOutputExpandedBecause!, /^Attention gives its scores out$/);
   } else {
-    if (options.softcap > 0 && options.biased) assertMatch(queryKeyExpandedBecause!, /^softcap bends the scores/);
+    if (options.rotated) assertMatch(queryKeyExpandedBecause!, /^query: RotaryEmbedding .* changes it$/);
+    else if (options.softcap > 0 && options.biased) assertMatch(queryKeyExpandedBecause!, /^softcap bends the scores/);
     else assertEquals(queryKeyExpandedBecause, undefined);
     assertEquals(valueOutputExpandedBecause, undefined);
   }

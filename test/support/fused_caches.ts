@@ -181,12 +181,18 @@ export function emptyCache(
   const past = Object.entries(session.inputShapes).filter(([name]) => name.startsWith("past_key_values."));
   return Object.fromEntries(past.map(([name, shape]) => {
     const last = shape.at(-1)!;
-    const width = typeof last === "number" ? last : typeof size === "number" ? size : size[last]!;
+    const width = typeof last === "number" ? last : typeof size === "number" ? size : sizeOf(last, size);
     return [name, {
       shape: [...shape.length === 5 ? [Number(shape[0])] : [], 1, Number(shape.at(-3)), 0, width],
       data: [],
     }];
   }));
+}
+
+/** A size by name: a rank, or a rank with numbers beside it. */
+function sizeOf(name: string, ranks: Readonly<Record<string, number>>): number {
+  const [rank, more = "0"] = name.split(" + ");
+  return /^\d+$/.test(rank!) ? Number(rank) : ranks[rank!]! + Number(more);
 }
 
 /** What a call gave as its cache, as the next one takes it. */

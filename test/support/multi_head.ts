@@ -20,6 +20,8 @@ export const BATCH = 2;
 export interface MultiHeadOptions {
   /** Whether it is an Attention, which projects itself and has keys and values in one tensor. */
   readonly projecting: boolean;
+  /** Queries and keys are rotated before the operator, by an operator. */
+  readonly rotated: boolean;
   /** Heads of keys and values that are projected; the graph repeats them before the operator where they are fewer than queries'. */
   readonly groups: number;
   /** Where biases are added, if anywhere. */
@@ -57,6 +59,8 @@ export function randomOptions(random: Random): MultiHeadOptions {
   const alike = cross.length !== 1;
   return {
     projecting,
+    // Joined heads that are rotated can't become one for each query head.
+    rotated: !projecting && groups === H && cross.length === 0 && chance(0.4),
     groups,
     // ONNX Runtime 1.30 crashes in an Attention without. A cache of the graph's own would hold keys without the operator's.
     biased: projecting ? "inside" : pick(undefined, "before", keys === "outside" ? undefined : "inside"),
@@ -94,11 +98,22 @@ export function multiHeadModel(options: MultiHeadOptions, random: Random): OnnxM
   const projection = (part: "q" | "k" | "v", layer: number, x: string): NodeProto[] => {
     const name = `${part}.${layer}`;
     const added = biased === "before";
+    const turned = options.rotated && part !== "v";
+    const made = turned ? `${name}.straight` : name;
+    const heads = BigInt(part === "q" ? H : groups);
     return [
       makeNode("MatMul", [options.cross.includes(layer) && part !== "q" ? "e" : x, `w.${name}`], [
-        added ? `${name}.product` : name,
+        added ? `${name}.product` : made,
       ]),
-      ...(added ? [makeNode("Add", [`${name}.product`, `b.${name}`], [name])] : []),
+      ...(added ? [makeNode("Add", [`${name}.product`, `b.${name}`], [made])] : []),
+      ...(turned
+        ? [
+          makeNode("RotaryEmbedding", [made, "positions", "cos", "sin"], [name], {
+            domain: "com.microsoft",
+            attributes: { num_heads: heads },
+          }),
+        ]
+        : []),
       ...(keys === "outside" && part !== "q" ? joining(part, layer) : []),
       ...(part === "q" || groups === H ? [] : [
         makeNode("Reshape", [name, "apart"], [`${name}.apart`]),
@@ -175,6 +190,7 @@ export function multiHeadModel(options: MultiHeadOptions, random: Random): OnnxM
         ...(biased === "inside" ? [groupedBias(`b.${layer}`, groups, random)] : []),
         tensor(`wo.${layer}`, H * SIZE, D),
       ]),
+      ...(options.rotated ? [angles("cos", Math.cos), angles("sin", Math.sin)] : []),
       int64Tensor("split", [0, 0, H, SIZE]),
       int64Tensor("apart", [0, 0, groups, 1, SIZE]),
       int64Tensor("repeats", [1, 1, 1, H / groups, 1]),
@@ -183,6 +199,7 @@ export function multiHeadModel(options: MultiHeadOptions, random: Random): OnnxM
     input: [
       tensorInfo("x", DataType.FLOAT, [BATCH, "sequence", D]),
       ...(options.cross.length > 0 ? [tensorInfo("e", DataType.FLOAT, [BATCH, "sources", D])] : []),
+      ...(options.rotated ? [tensorInfo("positions", DataType.INT64, [BATCH, "sequence"])] : []),
       ...(own ? all : [0]).flatMap((layer) => [
         ...(mask === undefined ? [] : [tensorInfo(`mask.${layer}`, DataType.INT32, masks[mask])]),
         ...(bias === undefined ? [] : [
@@ -212,4 +229,14 @@ function groupedBias(name: string, groups: number, random: Random): TensorProto 
     })
   );
   return floatTensor(name, [3 * H * SIZE], Float32Array.from(data));
+}
+
+/** Cosines or sines of the angles of 16 positions. */
+function angles(name: string, of: (angle: number) => number): TensorProto {
+  const half = SIZE / 2;
+  const data = Float32Array.from(
+    { length: 16 * half },
+    (_, i) => of(Math.floor(i / half) * 10 ** (-(i % half) / half)),
+  );
+  return floatTensor(name, [16, half], data);
 }

@@ -6,7 +6,7 @@
 import { create } from "@bufbuild/protobuf";
 import { GraphProtoSchema, ModelProtoSchema } from "../../src/onnx/gen/onnx_pb.ts";
 import type { OnnxModel } from "../../src/onnx/model.ts";
-import { type AttributeValue, makeNode, type NodeProto } from "../../src/onnx/node.ts";
+import { type AttributeValue, makeNode, type NodeProto, type TensorProto } from "../../src/onnx/node.ts";
 import { DataType, floatTensor, int64Tensor } from "../../src/onnx/tensor.ts";
 import { tensorInfo } from "../../src/onnx/value_info.ts";
 import { integer, type Random } from "./random.ts";
@@ -22,6 +22,8 @@ export interface AttentionOptions {
   readonly half: boolean;
   /** Whether the softmax is asked for in 32 bits. */
   readonly precise: boolean;
+  /** Queries and keys are rotated before the operator, by an operator. */
+  readonly rotated: boolean;
   /** The graph repeats key and value heads before the operator, which then takes as many as queries. */
   readonly repeated: boolean;
   /** Heads stand before positions. */
@@ -53,19 +55,22 @@ export function randomOptions(random: Random, half: boolean): AttentionOptions {
   const opset = pick(23, 24, 24);
   const keys = pick("cached", "cached", "given", "outside", "outside", "all");
   const headsFirst = chance(0.5);
+  // Grouped heads that are joined can't become one for each query head behind a cache, or where they are rotated.
+  const groups = keys === "outside" && !headsFirst ? H : pick(1, 2, 4);
+  const cross = keys !== "outside" && chance(0.2);
   const repeated = chance(0.4);
   return {
     opset,
-    // Grouped heads that are joined again behind a cache can't become one for each query head.
-    groups: keys === "outside" && !headsFirst ? H : pick(1, 2, 4),
+    groups,
     half,
     precise: chance(0.3),
+    rotated: !cross && (headsFirst || groups === H) && chance(0.4),
     repeated,
     headsFirst,
     biased: chance(0.4),
     keys,
     counted: opset === 24 && (keys === "outside" || keys === "all") && chance(0.4),
-    cross: keys !== "outside" && chance(0.2),
+    cross,
     causal: chance(0.5),
     mask: pick(undefined, "float", "bool"),
     own: chance(0.5),
@@ -97,16 +102,26 @@ export function attentionModel(options: AttentionOptions, random: Random): OnnxM
     ...(options.scale === undefined ? {} : { scale: options.scale }),
     ...(gives === undefined ? {} : { qk_matmul_output_mode: BigInt(gives) }),
   };
+  const rotation = (from: string, to: string, part: "q" | "k" | "v"): NodeProto =>
+    makeNode("RotaryEmbedding", [from, "cos", "sin", "positions"], [to], {
+      attributes: { num_heads: BigInt(part === "q" ? H : groups) },
+    });
   const projection = (part: "q" | "k" | "v", layer: number, x: string): NodeProto[] => {
     const name = `${part}.${layer}`;
     const added = biased && part !== "q";
+    const turned = options.rotated && part !== "v";
+    const made = turned && !headsFirst ? `${name}.straight` : name;
     return [
-      makeNode("MatMul", [options.cross && part !== "q" ? "e" : x, `w.${name}`], [added ? `${name}.product` : name]),
-      ...(added ? [makeNode("Add", [`${name}.product`, `b.${name}`], [name])] : []),
+      makeNode("MatMul", [options.cross && part !== "q" ? "e" : x, `w.${name}`], [added ? `${name}.product` : made]),
+      ...(added ? [makeNode("Add", [`${name}.product`, `b.${name}`], [made])] : []),
+      ...(turned && !headsFirst ? [rotation(made, name, part)] : []),
       ...(headsFirst
         ? [
           makeNode("Reshape", [name, part === "q" ? "split" : "split.groups"], [`${name}.split`]),
-          makeNode("Transpose", [`${name}.split`], [`${name}.first`], { attributes: { perm } }),
+          makeNode("Transpose", [`${name}.split`], [turned ? `${name}.straight` : `${name}.first`], {
+            attributes: { perm },
+          }),
+          ...(turned ? [rotation(`${name}.straight`, `${name}.first`, part)] : []),
         ]
         : []),
       ...(keys === "outside" && part !== "q" ? joining(part, layer) : []),
@@ -186,6 +201,7 @@ export function attentionModel(options: AttentionOptions, random: Random): OnnxM
         ]),
         tensor(`wo.${layer}`, H * SIZE, D),
       ]),
+      ...(options.rotated ? [angles("cos", Math.cos, type), angles("sin", Math.sin, type)] : []),
       int64Tensor("split", [0, 0, H, SIZE]),
       int64Tensor("split.groups", [0, 0, groups, SIZE]),
       int64Tensor("join", [0, 0, H * SIZE]),
@@ -204,6 +220,7 @@ export function attentionModel(options: AttentionOptions, random: Random): OnnxM
           "total",
         ])
       ),
+      ...(options.rotated ? [tensorInfo("positions", DataType.INT64, ["batch", "sequence"])] : []),
       ...(counted ? [tensorInfo("lengths", DataType.INT64, ["batch"])] : []),
       ...cache("past_key_values", "past"),
     ],
@@ -217,4 +234,14 @@ export function attentionModel(options: AttentionOptions, random: Random): OnnxM
   });
   const opsetImport = [{ domain: "", version: BigInt(opset) }];
   return { proto: create(ModelProtoSchema, { irVersion: 11n, graph, opsetImport }), path: "", folder: "" };
+}
+
+/** Cosines or sines of the angles of 16 positions. */
+function angles(name: string, of: (angle: number) => number, type: number): TensorProto {
+  const half = SIZE / 2;
+  const data = Float32Array.from(
+    { length: 16 * half },
+    (_, i) => of(Math.floor(i / half) * 10 ** (-(i % half) / half)),
+  );
+  return floatTensor(name, [16, half], data, type);
 }

@@ -18,11 +18,9 @@ import type { FusedOperator } from "../site.ts";
 import type { BlockForm } from "../types.ts";
 import { writeCaches } from "./group_query_cache.ts";
 import { freshAngles, rotate } from "./group_query_rotation.ts";
-import { coreOf, latentContext, latentScores } from "./latent.ts";
 import { headsApart, operand } from "./operands.ts";
 import { placesOf } from "./positions.ts";
-import { writeOutputFactors } from "./reduced.ts";
-import { rotatedScores } from "./rotated.ts";
+import { contextOf, scoresOf, writeContext } from "./products.ts";
 import type { SiteWriter } from "./site_writer.ts";
 
 /** Writes the operator's cache and context, and the output from it where values run reduced. */
@@ -43,36 +41,14 @@ export function writeGroupQuery(at: SiteWriter, fused: FusedOperator, form: Bloc
   const all = writeCaches(at, form, { operator, places, heads });
   // Expanded operands are the graph's own, scaled already.
   const before = form.queryKey === "reduced" ? query.scale * key.scale : 1;
-  const grouped = at.reshape(heads("query"), [0, groups, -1, 0], { label: "query.groups" });
-  const scaled = at.scaled(grouped, before * fused.scale, "scale");
-  const product = productOf(at, form, { query: scaled, keys: all.key });
-  const scores = at.reshape(product, [0, query.heads, -1, 0], { label: "scores.heads" });
+  const queries = at.scaled(heads("query"), before * fused.scale, "scale");
+  // Keys that the operator rotates are made of z with the cache.
+  const made = makesKeys(form) && at.rotated.rotation.inside === true;
+  const keys = { value: all.key, heads: groups, latent: isLatent(form, "key") && !made };
+  const scores = scoresOf(at, form, { queries, keys });
+  const values = { value: all.value, heads: groups, latent: isLatent(form, "value") };
   const p = probabilities(at, operator, { scores, mask: places.mask });
-  const rows = at.reshape(p, [0, groups, -1, 0], { label: "probabilities.groups" });
-  const contexts = isLatent(form, "value")
-    ? latentContext(at, form, { probabilities: rows, z: all.value })
-    : at.matmul(rows, all.value, { label: "context" });
-  const context = at.reshape(contexts, [0, query.heads, -1, 0], { label: "context.heads" });
-  const positions = at.transpose(context, [0, 2, 1, 3], "context.positions");
-  const reduced = form.valueOutput === "reduced";
-  const joined = at.reshape(positions, [0, 0, -1], {
-    label: "context.joined",
-    output: reduced ? undefined : at.site.context,
-  });
-  if (reduced) writeOutputFactors(at, form, joined);
-}
-
-/** Queries [B, G, H/G·T, ·] times what `writeCaches` gives for the keys: [B, G, H/G·T, S]. */
-function productOf(
-  at: SiteWriter,
-  form: BlockForm,
-  { query, keys }: { readonly query: string; readonly keys: string },
-): string {
-  if (form.queryKey === "reduced" && isLatent(form, "key")) return latentScores(at, form, { query, z: keys });
-  if (makesKeys(form) && !at.rotated.rotation.inside) {
-    return rotatedScores(at, form, { query, z: keys, core: coreOf(at, form, "key"), output: undefined });
-  }
-  return at.matmul(query, at.transpose(keys, [0, 1, 3, 2], "key.across"), { label: "scores" });
+  writeContext(at, fused, form, contextOf(at, form, { probabilities: p, values }));
 }
 
 /** Softmax of scores [B, H, T, S], with what the operator does to them before. */

@@ -8,19 +8,18 @@
  *
  * @module
  */
-import { headSizesDiffer, isLatent, isReduced, makesKeys } from "../form.ts";
+import { headSizesDiffer, isLatent, isReduced } from "../form.ts";
 import { isMultiHead } from "../multi_head.ts";
 import type { FusedOperator } from "../site.ts";
 import { isStandardAttention } from "../standard_attention.ts";
 import type { BlockForm, CachedName } from "../types.ts";
 import { writeCache } from "./caches.ts";
-import { coreOf, latentContext, latentScores } from "./latent.ts";
 import { latentCache } from "./latent_cache.ts";
 import { multiHeadSoftmax } from "./multi_head_softmax.ts";
 import { keepsOutside } from "./fused.ts";
 import { headsApart, operand, operandHeads } from "./operands.ts";
-import { cachedHeads, writeOutputFactors } from "./reduced.ts";
-import { rotatedScores } from "./rotated.ts";
+import { type AllPositions, contextOf, scoresOf, writeContext } from "./products.ts";
+import { cachedHeads } from "./reduced.ts";
 import type { SiteWriter } from "./site_writer.ts";
 import { standardSoftmax, type WrittenSoftmax } from "./standard_softmax.ts";
 
@@ -40,91 +39,30 @@ export function writePlain(at: SiteWriter, fused: FusedOperator, form: BlockForm
   // Expanded operands are the graph's own, scaled already.
   const before = form.queryKey === "reduced" ? query.scale * key.scale : 1;
   const queries = apart(at, { fused, form, name: "query", heads: query.heads });
-  const scores = scoresOf(at, form, at.scaled(queries, before * fused.scale, "scale"));
+  const scaled = at.scaled(queries, before * fused.scale, "scale");
+  const scores = scoresOf(at, form, { queries: scaled, keys: allPositions(at, form, "key") });
   const { probabilities, seeing }: WrittenSoftmax = isStandardAttention(fused.node)
     ? standardSoftmax(at, scores)
     : { probabilities: multiHeadSoftmax(at, scores), seeing: undefined };
-  const all = contextOf(at, form, probabilities);
-  const context = seeing === undefined
-    ? all
-    : at.node("Where", [seeing, all, at.writer.scalar(0, at.elementType)], { label: "context.seen" });
-  const reduced = form.valueOutput === "reduced";
-  if (fused.headsFirst && !reduced) {
-    at.node("Identity", [context], { label: "context", output: at.site.context });
-    return;
-  }
-  const joined = at.reshape(at.transpose(context, [0, 2, 1, 3], "context.positions"), [0, 0, -1], {
-    label: "context.joined",
-    output: reduced ? undefined : at.site.context,
-  });
-  if (reduced) writeOutputFactors(at, form, joined);
+  const context = contextOf(at, form, { probabilities, values: allPositions(at, form, "value") });
+  const seen = seeing === undefined
+    ? context
+    : at.node("Where", [seeing, context, at.writer.scalar(0, at.elementType)], { label: "context.seen" });
+  writeContext(at, fused, form, seen);
 }
 
-/** Products of queries [B, H, T, ·] with the keys of all positions, [B, H, T, S]. */
-function scoresOf(at: SiteWriter, form: BlockForm, queries: string): string {
-  if (isLatent(form, "key")) {
-    const z = latentCache(at, form, "key");
-    const core = makesKeys(form) ? coreOf(at, form, "key") : undefined;
-    return stacked(at, queries, {
-      groups: form.keyValueHeads,
-      label: "scores",
-      multiply: (query) =>
-        core === undefined
-          ? latentScores(at, form, { query, z })
-          : rotatedScores(at, form, { query, z, core, output: undefined }),
-    });
-  }
-  const { value, heads } = allHeads(at, form, "key");
-  const across = at.transpose(value, [0, 1, 3, 2], "key.across");
-  return stacked(at, queries, {
-    groups: heads,
-    label: "scores",
-    multiply: (query) => at.matmul(query, across, { label: "scores" }),
-  });
-}
-
-/** Products of probabilities [B, H, T, S] with the values of all positions, [B, H, T, ·]. */
-function contextOf(at: SiteWriter, form: BlockForm, probabilities: string): string {
-  const label = "context";
-  if (isLatent(form, "value")) {
-    const z = latentCache(at, form, "value");
-    const multiply = (rows: string): string => latentContext(at, form, { probabilities: rows, z });
-    return stacked(at, probabilities, { groups: form.keyValueHeads, label, multiply });
-  }
-  const { value, heads } = allHeads(at, form, "value");
-  return stacked(at, probabilities, { groups: heads, label, multiply: (rows) => at.matmul(rows, value, { label }) });
-}
-
-/** A product with fewer heads than there are queries', [B, H, T, ·]: those of a group stand below each other, [B, G, H/G·T, ·]. */
-function stacked(
-  at: SiteWriter,
-  value: string,
-  { groups, label, multiply }: {
-    readonly groups: number;
-    readonly label: string;
-    readonly multiply: (grouped: string) => string;
-  },
-): string {
-  const { heads } = at.site.query;
-  if (groups === heads) return multiply(value);
-  const product = multiply(at.reshape(value, [0, groups, -1, 0], { label: `${label}.groups` }));
-  return at.reshape(product, [0, heads, -1, 0], { label: `${label}.heads` });
-}
-
-/** Keys or values of all positions, [B, heads, S, ·], in the cache where there is one. */
-function allHeads(
-  at: SiteWriter,
-  form: BlockForm,
-  name: CachedName,
-): { readonly value: string; readonly heads: number } {
-  if (isReduced(form, name)) return { value: cachedHeads(at, name, form), heads: form.keyValueHeads };
+/** Keys or values of all positions, in the cache where there is one. */
+function allPositions(at: SiteWriter, form: BlockForm, name: CachedName): AllPositions {
+  const groups = form.keyValueHeads;
+  if (isLatent(form, name)) return { value: latentCache(at, form, name), heads: groups, latent: true };
+  if (isReduced(form, name)) return { value: cachedHeads(at, name, form), heads: groups, latent: false };
   const fused = at.site.fused!;
   const heads = operandHeads(at, form, name);
   const fresh = (): string => apart(at, { fused, form, name, heads });
   const present = at.site.present[name];
   const inside = fused.past[name] !== undefined || (present !== undefined && fused.node.output.includes(present));
   const width = { heads, size: at.site[name].headSize };
-  return { value: inside ? writeCache(at, name, fresh, width) : fresh(), heads };
+  return { value: inside ? writeCache(at, name, fresh, width) : fresh(), heads, latent: false };
 }
 
 /** An operand of the operator with heads before positions. */
