@@ -8,6 +8,7 @@ import type { Graph } from "../onnx/graph.ts";
 import { intAttribute, intsAttribute, type NodeProto } from "../onnx/node.ts";
 import type { HeadNorm, HeadView } from "./heads.ts";
 import { isMovement } from "./trace/movement.ts";
+import type { Trace } from "./trace/trace.ts";
 import type { Tracer } from "./trace/tracer.ts";
 
 /** A norm and what it norms. */
@@ -37,7 +38,8 @@ export function normedView(
   if (normed === undefined || before === undefined || before.inexact !== undefined) return undefined;
   const view = read();
   if (typeof view === "string" || view.inexact !== undefined) return undefined;
-  return view.scale === 1 && view.bias === undefined ? { ...view, norm: normed.norm } : undefined;
+  const plain = view.scale === 1 && view.bias === undefined && hasWholeHeads(tracer, view, before);
+  return plain ? { ...view, norm: normed.norm } : undefined;
 }
 
 /** Follows an operand back through movements to the norm's last node. */
@@ -70,6 +72,14 @@ export function normAt(tracer: Tracer, graph: Graph, node: NodeProto): Normed | 
     if (norm !== undefined) return { input: heads, norm };
   }
   return undefined;
+}
+
+/** Whether the last axis holds the numbers of one head each time, in any order: as many may be some of every head. */
+export function hasWholeHeads(tracer: Tracer, { columns, headSize, projection }: HeadView, { origin }: Trace): boolean {
+  const { source } = tracer.sourceOf(origin[0]!);
+  const heads = new Map(Array.from(columns, (column, i) => [column, columns[i - i % headSize]!]));
+  const headOf = (from: number): number | undefined => heads.get((from - source.base) % projection.columns);
+  return origin.every((from, i) => headOf(from) === headOf(origin[i - i % headSize]!));
 }
 
 /** What stands under the root in 1/√a. */

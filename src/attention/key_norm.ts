@@ -10,7 +10,7 @@
 import type { Graph } from "../onnx/graph.ts";
 import { floatAttribute, intAttribute, type NodeProto } from "../onnx/node.ts";
 import { groupsOf } from "./groups.ts";
-import { isMeanOfLast, normAt } from "./head_norm.ts";
+import { hasWholeHeads, isMeanOfLast, normAt } from "./head_norm.ts";
 import type { HeadView } from "./heads.ts";
 import { isNear } from "./key_operand.ts";
 import type { Site } from "./site.ts";
@@ -78,6 +78,9 @@ export function findKeyNorm(tracer: Tracer, { graph, key }: Site, value: string)
   const scale = traces[0]!.scale[0]!;
   if (!(scale > 0) || !traces.every((trace) => trace.scale.every((number) => isNear(number, scale)))) {
     return `the keys that are normed, ${first.input}, have different scales`;
+  }
+  if (!together && !traces.every((trace) => hasWholeHeads(tracer, key, trace))) {
+    return `the norm of its keys ${first.input} mixes heads`;
   }
   const bias = biasesOf(tracer, key, { traces, scale });
   if (typeof bias === "string") return bias;

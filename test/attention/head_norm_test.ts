@@ -126,6 +126,7 @@ function attention(
         scalar("epsilon", EPSILON),
       ],
       ...[int64Tensor("split", [0, 0, H, SIZE]), int64Tensor("split.groups", [0, 0, G, SIZE])],
+      int64Tensor("halves", [0, 0, G, 2, SIZE / 2]),
       ...[int64Tensor("join", [0, 0, H * SIZE]), int64Tensor("minus.one", [-1]), int64Tensor("axis.two", [2])],
       ...[int64Tensor("repeats", [1, 1, H / G, 1, 1]), int64Tensor("all.heads", [0, H, -1, SIZE])],
     ],
@@ -228,6 +229,13 @@ const ahead = (node: NodeProto): NodeProto[] => [
   ),
 ];
 
+/** Halves of the heads change places: each head of the result holds one half of either. */
+const swapped = (from: string, to: string): NodeProto[] => [
+  makeNode("Reshape", [from, "halves"], [`${from}.halves`]),
+  makeNode("Transpose", [`${from}.halves`], [`${from}.across`], { attributes: { perm: [0n, 1n, 3n, 2n, 4n] } }),
+  makeNode("Reshape", [`${from}.across`, "split.groups"], [to]),
+];
+
 const NEARLY: Readonly<Record<string, { readonly nodes: readonly NodeProto[]; readonly biased?: true }>> = {
   "with a gain": {
     nodes: [
@@ -240,6 +248,14 @@ const NEARLY: Readonly<Record<string, { readonly nodes: readonly NodeProto[]; re
   "of scaled values": { nodes: ahead(makeNode("Mul", ["v.heads", "three"], ["v.before"])) },
   "over all heads together": { nodes: edited("ReduceMean", ["squares"], { attributes: { axes: [-2n, -1n] } }) },
   "over the heads instead of a head": { nodes: edited("ReduceMean", ["squares"], { attributes: { axes: [-2n] } }) },
+  "of halves of two heads": {
+    nodes: [
+      ...swapped("v.heads", "v.before"),
+      ...ahead(makeNode("Identity", ["v.before"], ["v.kept"])).slice(1, -1),
+      makeNode("Mul", ["v.before", "factor"], ["v.unit"]),
+      ...swapped("v.unit", "v.normed"),
+    ],
+  },
   "of third powers": {
     nodes: plain.map((node) =>
       node.output[0] === "squares" ? makeNode("Pow", ["v.heads", "three"], ["squares"]) : node

@@ -267,6 +267,7 @@ Deno.test("normed keys are made from z where heads have r2 numbers, and normed t
 const UNFIT: readonly (readonly [decoder: Partial<RotaryDecoder>, reason: RegExp])[] = [
   [{ norm: "centred", normOf: "all heads" }, /^the norm of its keys .* takes off the mean of all heads together$/],
   [{ norm: "LayerNormalization", normOf: "each head", unlike: true }, /^its heads are normed differently$/],
+  [{ norm: "plain", normOf: "halves of heads" }, /^the norm of its keys .* mixes heads$/],
   [{ norm: "plain", normOf: "all heads", bias: true }, /^a bias stands before the norm of all heads together, /],
 ];
 

@@ -32,8 +32,8 @@ export interface RotaryDecoder extends Rotation {
   readonly fusedProduct?: true;
   /** Keys are normed before they are rotated: in plain operators, about their mean or not, or by an operator. */
   readonly norm?: "plain" | "centred" | "LayerNormalization" | "SimplifiedLayerNormalization";
-  /** Heads have gains and shifts of their own, are normed one by one, or all together before they are split; otherwise all alike. */
-  readonly normOf?: "own gains" | "each head" | "all heads";
+  /** Heads have gains and shifts of their own, are normed one by one, or all together before they are split, or half of each with halves of others; otherwise all alike. */
+  readonly normOf?: "own gains" | "each head" | "all heads" | "halves of heads";
   /** Numbers of every key head are scaled by their own. */
   readonly gains?: true;
   /** Heads that are normed one by one have different numbers under the root. */
@@ -208,6 +208,14 @@ class Layers extends GraphWriter {
           gains: `gain ${head}`,
         });
       return this.node("Concat", Array.from({ length: G }, (_, head) => one(head)), { axis: 1n });
+    }
+    if (norm !== undefined && normOf === "halves of heads") {
+      const swapped = (value: string): string => {
+        const halves = this.node("Reshape", [value, this.integers(0, G, -1, 2, SIZE / 2)]);
+        const across = this.node("Transpose", [halves], { perm: [0n, 3n, 2n, 1n, 4n] });
+        return this.node("Reshape", [across, this.integers(0, 2, -1, SIZE)]);
+      };
+      return swapped(this.#normed(swapped(heads), { norm, epsilon }));
     }
     if (norm !== undefined) return this.#normed(heads, { norm, epsilon });
     if (gains) return this.node("Mul", [heads, this.matrix(G, 1, SIZE)]);

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { isCached } from "../cache.ts";
 import { headSizesDiffer, isLatent, isReduced } from "../form.ts";
 import { isMultiHead } from "../multi_head.ts";
 import type { FusedOperator } from "../site.ts";
@@ -59,8 +60,7 @@ function allPositions(at: SiteWriter, form: BlockForm, name: CachedName): AllPos
   const fused = at.site.fused!;
   const heads = operandHeads(at, form, name);
   const fresh = (): string => apart(at, { fused, form, name, heads });
-  const present = at.site.present[name];
-  const inside = fused.past[name] !== undefined || (present !== undefined && fused.node.output.includes(present));
+  const inside = isCached(at.site, name) && !keepsOutside(at, fused, name);
   const width = { heads, size: at.site[name].headSize };
   return { value: inside ? writeCache(at, name, fresh, width) : fresh(), heads, latent: false };
 }
